@@ -1,0 +1,3 @@
+"""Sparse autoencoders, one file per on-disk format. Names only; a format is imported when it is asked for."""
+
+FORMATS: dict[str, str] = {}

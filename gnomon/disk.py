@@ -1,0 +1,191 @@
+"""Bytes on disk: written under a temporary name, synced, renamed; encoded in one fixed way; one run at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gnomon.errors import UserError
+
+FLOAT16_MAX = 65504.0
+
+
+def sync_folder(path: Path) -> None:
+    """fsync a directory, so that a rename in it survives a power cut (a no-op where the system has none)."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+Chunks = bytes | memoryview | list[bytes | memoryview]
+
+
+def write_bytes(path: Path, data: Chunks) -> tuple[int, str]:
+    """Write under a temporary name, fsync, rename; returns (bytes, sha256). A full disk leaves no half file."""
+    chunks = data if isinstance(data, list) else [data]
+    digest, size = hashlib.sha256(), 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise disk_error(path, error) from error
+    return size, digest.hexdigest()
+
+
+def disk_error(path: Path, error: OSError) -> UserError:
+    """Name a full disk, a missing right or a read-only folder; finished shards stay where they are."""
+    return UserError(
+        f"cannot write {path}: {error.strerror or error}",
+        "a writable folder with space left",
+        "finished shards are kept: free some space or choose --out, and run the same command again",
+    )
+
+
+def write_json(path: Path, value: Any) -> tuple[int, str]:
+    """Write strict JSON (NaN is refused) atomically."""
+    return write_bytes(path, (json.dumps(value, indent=2, allow_nan=False, default=plain) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a broken file is a UserError that names it."""
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"{path} is not readable JSON ({error})", "a file that gnomon wrote", "remake the step"
+        ) from None
+
+
+def plain(value: Any) -> Any:
+    """What json.dumps cannot write itself: numpy scalars and arrays, paths, sites, pydantic models."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path) or type(value).__name__ == "Site":
+        return str(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def array_bytes(array: np.ndarray) -> list[bytes | memoryview]:
+    """The bytes of a .npy file of `array` (header, then the data uncopied): C order, little-endian, no objects."""
+    array = np.ascontiguousarray(array)
+    if array.dtype.hasobject:
+        raise TypeError("object arrays are never written")
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, np.lib.format.header_data_from_array_1_0(array))
+    return [buffer.getvalue(), memoryview(array.reshape(-1).view(np.uint8)) if array.size else b""]
+
+
+def table_bytes(table: pd.DataFrame | pa.Table, schema: pa.Schema | None = None) -> bytes:
+    """The bytes of a parquet file; `schema` pins types so that an all-null first shard reads like the others."""
+    if isinstance(table, pd.DataFrame):
+        table = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+    elif schema is not None:
+        table = table.cast(schema)
+    table = table.replace_schema_metadata(None)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", compression_level=3, version="2.6", data_page_version="1.0")
+    return sink.getvalue()
+
+
+def fit_dtype(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
+    """Cast to the storage dtype; a float16 overflow or a NaN is refused by name, never written."""
+    if not np.all(np.isfinite(values)):
+        raise UserError(f"{what} holds NaN or infinite numbers", "finite activations", "try dtype: float32")
+    if dtype == "float16":
+        peak = float(np.abs(values).max(initial=0.0))
+        if peak > FLOAT16_MAX:
+            raise UserError(
+                f"{what} has |x| = {peak:.0f}, over float16's {FLOAT16_MAX:.0f}", "", "set capture.dtype: float32"
+            )
+    return np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, streamed."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Memory-map a .npy read-only; pickles and broken headers are UserErrors that name the file."""
+    try:
+        if path.stat().st_size and _is_empty(path):
+            return np.load(path, allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(
+            f"{path} is not a plain .npy file ({error})", "", "gnomon show --verify names bad files"
+        ) from None
+
+
+def _is_empty(path: Path) -> bool:
+    """True for an array of no elements: those cannot be memory-mapped."""
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, _ = header(file)
+    return 0 in shape
+
+
+@contextmanager
+def study_lock(path: Path) -> Iterator[None]:
+    """One writer per study: flock on `.lock`, which names host, pid and time; a second run is refused by name."""
+    import fcntl
+    import socket
+    import time
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        file = open(path / ".lock", "a+")  # noqa: SIM115 - held for the run's length
+    except OSError as error:
+        raise disk_error(path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise UserError(
+                f"{path} is being written by {file.read().strip() or 'another run'}", "one run a study at a time",
+                "wait for it, or choose another --out",
+            ) from None  # fmt: skip
+        file.seek(0)
+        file.truncate()
+        file.write(f"host {socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.seek(0)
+            file.truncate()

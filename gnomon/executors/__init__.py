@@ -1,0 +1,3 @@
+"""Where shards are worked on. Names only; an executor is imported when it is asked for."""
+
+EXECUTORS: dict[str, str] = {"local": "gnomon.executors.local:Local"}

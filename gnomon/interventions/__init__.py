@@ -1,0 +1,9 @@
+"""Pure edits of an activation. Names only; an intervention is imported when it is asked for."""
+
+INTERVENTIONS: dict[str, str] = {
+    "ablate": "gnomon.interventions.ablate:Ablate",
+    "steer": "gnomon.interventions.steer:Steer",
+    "patch": "gnomon.interventions.patch:Patch",
+    "clamp": "gnomon.interventions.clamp:Clamp",
+    "orthogonalise": "gnomon.interventions.orthogonalise:Orthogonalise",
+}

@@ -1,0 +1,1 @@
+TASKS: dict[str, str] = {}
