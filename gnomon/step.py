@@ -206,7 +206,7 @@ class Context:
 class Step(BaseModel):
     """Base of every step: options as fields, what it reads and writes, how it runs and how it reads in the report."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
@@ -216,6 +216,11 @@ class Step(BaseModel):
     optional: ClassVar[tuple[str, ...]] = ()
     """Kinds that are used where an earlier step wrote them."""
     writes: ClassVar[tuple[str, ...]] = ()
+    """Kinds it may write; `activations` counts where `cost(plan).sites` names some."""
+    several: ClassVar[tuple[str, ...]] = ()
+    """Kinds of which `from: [a, b]` may give it more than one (`inputs.all(kind)`); otherwise that is refused."""
+    uses_model: ClassVar[bool] = True
+    """False for a step that never calls `ctx.model()`: another model then does not remake it by itself."""
 
     def needs(self) -> Mapping[str, str]:
         """Earlier steps that options name, by option: {"using": "probe"}; they join the fingerprint's inputs."""
