@@ -1,0 +1,59 @@
+"""From the worker's table of outcomes to arrays: rows of the task, texts, unrelated facts, by condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from gnomon.methods.effects import Outcomes
+
+
+def grid(table: pd.DataFrame, column: str, units: Sequence[int], conditions: Sequence[str]) -> np.ndarray:
+    """`column` as `[units, conditions]`, for texts without choices."""
+    wide = table.pivot(index="unit", columns="condition", values=column)
+    return wide.loc[list(units), list(conditions)].to_numpy()
+
+
+def task_outcomes(
+    table: pd.DataFrame, units: Sequence[int], conditions: Sequence[str], targets: Mapping[int, int] | None = None
+) -> Outcomes:
+    """Outcomes `[units, conditions]` of one set of task rows.
+
+    Without choices: right where greedy decoding would write the right answer token by token; the answer is the first
+    token it would write. With choices (`targets[unit]`: the right one's index): the answer is the choice of the
+    highest mean log-probability per token, and the log-probability is that of the right choice's whole text.
+    """
+    if not targets:
+        return Outcomes(
+            grid(table, "logprob", units, conditions).astype(np.float64),
+            grid(table, "greedy", units, conditions).astype(bool),
+            grid(table, "first", units, conditions).astype(np.int64),
+        )
+    scored = table.assign(mean=table["logprob"] / table["tokens"], right=table["choice"] == table["unit"].map(targets))
+    best = scored.loc[scored.groupby(["unit", "condition"])["mean"].idxmax()]
+    right = scored[scored["right"]]
+    return Outcomes(
+        grid(right, "logprob", units, conditions).astype(np.float64),
+        grid(best, "right", units, conditions).astype(bool),
+        grid(best, "choice", units, conditions).astype(np.int64),
+    )
+
+
+def losses(table: pd.DataFrame, units: Sequence[int], conditions: Sequence[str]) -> np.ndarray:
+    """Mean loss per token (nats) of each text under each condition, `[units, conditions]`."""
+    scored = table.assign(loss=-table["logprob"] / table["tokens"])
+    return grid(scored, "loss", units, conditions).astype(np.float64)
+
+
+def right_choices(table: pd.DataFrame) -> dict[int, int]:
+    """Row -> index of the target among its choices, for generation rows that were scored by choices."""
+    out = {}
+    for row, choices, scores, target in zip(
+        table["row"], table["choices"], table["scores"], table["target"], strict=True
+    ):
+        names = [str(c) for c in choices] if choices is not None else []
+        if names and scores is not None and len(scores) and str(target) in names:
+            out[int(row)] = names.index(str(target))
+    return out

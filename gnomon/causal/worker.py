@@ -1,0 +1,140 @@
+"""The worker that scores texts under conditions: one shard = some texts x some conditions, with its own marker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from gnomon.causal.items import Item, batched
+from gnomon.interventions.base import per_row
+from gnomon.step import Context, ModelSpec
+from gnomon.types import Intervention
+from gnomon.writer import Writer
+
+TOKENS = 768
+"""Most tokens in one forward of several conditions."""
+SCHEMA = pa.schema(
+    [("set", pa.string()), ("unit", pa.int64()), ("choice", pa.int64()), ("condition", pa.string()),
+     ("logprob", pa.float64()), ("greedy", pa.bool_()), ("first", pa.int64()), ("tokens", pa.int64())]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A name and its edits; none (or strength 0 only) is the clean run."""
+
+    name: str
+    edits: tuple[Intervention, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        return all(edit.strength == 0 for edit in self.edits)
+
+    @property
+    def layer(self) -> int:
+        """The lowest block that an edit touches; -1 for the embedding."""
+        return min((-1 if e.site.component == "embed" else e.site.layer for e in self.edits if e.strength), default=0)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One shard: which texts (`set` names their kind), under which conditions."""
+
+    set: str
+    items: tuple[Item, ...]
+    conditions: tuple[Condition, ...]
+
+
+@dataclass
+class Scorer:
+    """Scores a block: clean prefix and lower layers once, then the conditions as copies of the batch."""
+
+    spec: ModelSpec
+    path: str
+    batch_size: int = 16
+
+    def open(self) -> None:
+        """Load the model."""
+        self.model = self.spec.load()
+
+    def __call__(self, job: tuple[int, Block]) -> None:
+        """Score one block and write its part of table `outcomes`."""
+        index, block = job
+        parts = [rows for batch in batched(block.items, self.batch_size) for rows in self.batch(batch, block)]
+        shard = Writer.attach(self.path).shard(index)
+        shard.table("outcomes", pa.Table.from_pandas(pd.concat(parts), schema=SCHEMA, preserve_index=False))
+        shard.finish()
+
+    def batch(self, items: Sequence[Item], block: Block) -> list[pd.DataFrame]:
+        """Outcomes of one batch under every condition."""
+        from gnomon.models.replay import Replay
+
+        replay = Replay(
+            self.model, [i.tokens for i in items], [i.keep for i in items], [i.score_from for i in items],
+            [i.prompt_len for i in items],
+        )  # fmt: skip
+        n, out = len(items), []
+        clean = replay.run()
+        size = max(1, TOKENS // (n * replay.width))
+        for condition in block.conditions:
+            if condition.clean:  # the same numbers to the last bit: nothing was changed
+                out.append(self.rows(block.set, items, [condition], clean))
+        edited = sorted((c for c in block.conditions if not c.clean), key=lambda c: c.layer)
+        for part in _parts(edited, size):
+            edits = per_row([c.edits for c in part], np.repeat(np.arange(len(part)), n))
+            replay.forget(part[0].layer)
+            out.append(self.rows(block.set, items, part, replay.run(edits, len(part))))
+        return out
+
+    @staticmethod
+    def rows(name: str, items: Sequence[Item], conditions: Sequence[Condition], scored: Any) -> pd.DataFrame:
+        """A table of one row per condition and text."""
+        k = len(conditions)
+        return pd.DataFrame({
+            "set": name, "unit": [i.unit for i in items] * k, "choice": [i.choice for i in items] * k,
+            "condition": np.repeat([c.name for c in conditions], len(items)),
+            "logprob": scored.logprob.reshape(-1), "greedy": scored.greedy.reshape(-1),
+            "first": scored.first.reshape(-1).astype(np.int64),
+            "tokens": [len(i.tokens) - i.score_from for i in items] * k,
+        })  # fmt: skip
+
+
+def _parts(conditions: Sequence[Condition], size: int) -> list[list[Condition]]:
+    """Runs of at most `size` conditions that begin at the same block."""
+    out: list[list[Condition]] = []
+    for condition in conditions:
+        if out and len(out[-1]) < size and out[-1][-1].layer == condition.layer:
+            out[-1].append(condition)
+        else:
+            out.append([condition])
+    return out
+
+
+def blocks_of(
+    name: str, items: Sequence[Item], conditions: Sequence[Condition], units: int = 32
+) -> list[Block]:
+    """Blocks of about `units` texts of similar length; the choices of one question stay together."""
+    order = sorted(items, key=lambda i: (i.keep == 0, i.keep, len(i.tokens), i.unit, i.choice))
+    together = {unit: [i for i in order if i.unit == unit] for unit in dict.fromkeys(i.unit for i in order)}
+    names = list(together)
+    return [
+        Block(name, tuple(i for unit in names[a : a + units] for i in together[unit]), tuple(conditions))
+        for a in range(0, len(names), units)
+    ]
+
+
+def score(blocks: Sequence[Block], done: Sequence[Block], out: Writer, ctx: Context, label: str, batch: int) -> None:
+    """Score the blocks that have no marker yet; `done` are those of earlier stages, whose shard numbers come first."""
+    every = [*done, *blocks]
+    sizes = [len(b.items) * len(b.conditions) for b in every]
+    ctx.map(Scorer(ctx.model_spec, str(out.path), batch), every, out, label, sizes)
+
+
+def outcomes(out: Writer, table: str = "outcomes") -> pd.DataFrame:
+    """All finished shards of the table, in order."""
+    return pd.concat([pd.read_parquet(p) for p in sorted((out.path / table).glob("*.parquet"))], ignore_index=True)
