@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gnomon.models.sampling import gumbel as gumbel
     from gnomon.models.sampling import noise as noise
     from gnomon.models.sources import load_model as load_model
+    from gnomon.models.sources import peek as peek
 
 _NAMES = {
     "FAMILIES": "families",
@@ -25,6 +26,7 @@ _NAMES = {
     "gumbel": "sampling",
     "load_model": "sources",
     "noise": "sampling",
+    "peek": "sources",
     "plan": "batching",
 }
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "gumbel",
     "load_model",
     "noise",
+    "peek",
     "plan",
 ]
 

@@ -1,14 +1,206 @@
-"""Where models come from (first working form)."""
+"""Where models come from: the embedded default, a hub id, a local folder, a GGUF file, each with a LoRA adapter or not.
+
+`resolve` finds or fetches a folder, `peek` tells its facts without loading weights, `load_model` loads it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+from gnomon.errors import UserError, nearest, unknown
+from gnomon.models.cachedir import sha256
+from gnomon.models.families import TEXT_PARTS, family_of
+from gnomon.models.gguf import EMBEDDED, embedded_folder, gguf_folder
+from gnomon.models.memory import BYTES, check_fits, parameters, weight_files
 
-from gnomon.models.model import Model
+if TYPE_CHECKING:
+    from gnomon.models.model import Model
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+ATTENTIONS = ("sdpa", "eager")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
+    "merges.txt", "added_tokens.json", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model on this machine: its folder, and what is known of where it came from."""
+
+    name: str
+    kind: str
+    folder: Path
+    revision: str | None = None
+    aliases: tuple[str, ...] = field(default=())
+
+
+def resolve(name: str, revision: str | None = None) -> Source:
+    """Find a model by name, fetching or converting it where that is needed.
+
+    name: `smollm2-135m`, a folder, a .gguf file, or a hub id (then `revision`: branch, tag or commit). UserError where
+    there is no such model, or where it would have to be downloaded and cannot be.
+    """
+    if name in EMBEDDED:
+        return Source(name, "embedded", embedded_folder(name), None, (name, *EMBEDDED[name].aliases))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"{name} has no config.json", "a Hugging Face model folder", "check the path")
+        return Source(name, "folder", path.resolve())
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise UserError(f"no GGUF file at {name}", "a path that exists")
+        return Source(name, "gguf", gguf_folder(path))
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        if "/" not in name and (hint := nearest(name, EMBEDDED)):
+            raise UserError(f"unknown model {name!r}", hint, "or a hub id (owner/name), a folder, a .gguf file")
+        if "/" in name:
+            raise UserError(f"no model folder at {name}", "a folder with config.json and safetensors")
+    return _from_hub(name, revision)
+
+
+def _from_hub(name: str, revision: str | None) -> Source:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
+        if not list(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*PATTERNS, "pytorch_model*.bin"]))
+    except GatedRepoError:
+        raise UserError(
+            f"the hub model {name!r} asks for its licence to be accepted", "", "accept it on the hub, then hf auth login"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(f"no model {name!r} on the hub", "owner/name", "check the spelling, or `hf auth login`") from None
+    except RevisionNotFoundError:
+        raise UserError(f"the hub model {name!r} has no revision {revision!r}", "a branch, tag or commit") from None
+    except HFValidationError:
+        raise UserError(f"unknown model {name!r}", f"{', '.join(EMBEDDED)}, a hub id, a folder or a .gguf file") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else type(error).__name__
+        raise UserError(
+            f"the model {name!r}{at} is not on this machine, and the hub cannot be reached ({why})",
+            f"a hub id that was downloaded before, a folder, a .gguf file, or {', '.join(EMBEDDED)}",
+        ) from None
+    if not (folder / "config.json").is_file():
+        raise UserError(f"the hub model {name!r} has no config.json", "a transformers model, not only GGUF files")
+    return Source(name, "hub", folder, folder.name, (name,))
+
+
+def _config(folder: Path) -> Any:
+    """The (text) configuration of a folder; UserError for an architecture that is not supported."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (ValueError, KeyError, OSError) as error:
+        kind = json.loads((folder / "config.json").read_text()).get("model_type", "unknown")
+        family_of(type("Named", (), {"model_type": kind}))
+        raise UserError(f"{folder}/config.json cannot be read ({error})", "a transformers configuration") from None
+    family_of(config)
+    return config.get_text_config() if config.model_type in TEXT_PARTS else config
+
+
+def hashes(source: Source, adapter: Path | None = None) -> dict[str, str]:
+    """sha256 of what the model's numbers depend on: weights, config, tokenizer, adapter.
+
+    A converted GGUF counts by the hash of the GGUF file and the conversion's version, which every machine shares.
+    """
+    made = source.folder / "source.json"
+    if source.kind in ("gguf", "embedded") and made.is_file():
+        said = json.loads(made.read_text())
+        out = {"gguf": f"{said['sha256']}-r{said['recipe']}"}
+    else:
+        out = {"weights": _joined(weight_files(source.folder)), "config": sha256(source.folder / "config.json")}
+        out["tokenizer"] = _joined([source.folder / n for n in TOKENIZER_FILES if (source.folder / n).is_file()])
+    if adapter is not None:
+        out["adapter"] = _joined(sorted(f for f in adapter.iterdir() if f.suffix in (".safetensors", ".bin", ".json")))
+    return out
+
+
+def _joined(files: list[Path]) -> str:
+    joined = json.dumps([[file.name, sha256(file)] for file in files])
+    return hashlib.sha256(joined.encode()).hexdigest()
+
+
+def fingerprint(facts: dict[str, str], dtype: str, attention: str) -> str:
+    """24 hex digits of everything that decides a model's numbers on a given machine."""
+    text = json.dumps([facts, dtype, attention], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _attention(config: Any, attention: str) -> str:
+    if attention not in ATTENTIONS:
+        raise unknown("attention", attention, ATTENTIONS)
+    return "eager" if family_of(config).needs_eager else attention
+
+
+def peek(
+    name: str,
+    *,
+    adapter: str | None = None,
+    revision: str | None = None,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+) -> dict[str, Any]:
+    """Facts of a model without loading its weights: the sizes, `parameters`, `family`, `memory_bytes`, `fingerprint`."""
+    from gnomon.models.adapters import adapter_folder
+
+    if dtype not in BYTES:
+        raise unknown("dtype", dtype, BYTES)
+    source = resolve(name, revision)
+    config = _config(source.folder)
+    count = parameters(source.folder)
+    heads, width = config.num_attention_heads, config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width
+    known = hashes(source, adapter_folder(adapter) if adapter else None)
+    return {
+        "name": name,
+        "family": family_of(config).name,
+        "n_layers": config.num_hidden_layers,
+        "d_model": width,
+        "n_heads": heads,
+        "n_kv_heads": getattr(config, "num_key_value_heads", None) or heads,
+        "d_head": getattr(config, "head_dim", None) or width // heads,
+        "d_mlp": inner,
+        "d_vocab": config.vocab_size,
+        "parameters": count,
+        "memory_bytes": count * BYTES[dtype],
+        "fingerprint": fingerprint(known, dtype, _attention(config, attention)),
+    }
+
+
+def device_of(device: str, dtype: str) -> str:
+    """The device to use: `auto` takes cuda, then mps, then cpu; UserError for one that this machine lacks."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = "cuda" if there["cuda"] else "mps" if there["mps"] and dtype != "float64" else "cpu"
+    kind = device.partition(":")[0]
+    if kind not in there:
+        raise unknown("device", device, ["auto", *there])
+    if not there[kind]:
+        raise UserError(f"device {device!r} is not on this machine", "", "device: auto takes what there is")
+    if kind == "mps" and dtype == "float64":
+        raise UserError("float64 on mps", "mps computes in float32 at most", "device: cpu")
+    return device
 
 
 def load_model(
@@ -21,11 +213,85 @@ def load_model(
     attention: str = "sdpa",
     check: bool = True,
 ) -> Model:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """Load a model.
+
+    Args:
+        name: `smollm2-135m` (comes with gnomon), a hub id, a model folder, or a .gguf file.
+        adapter: a LoRA adapter (folder or hub id) trained on this model; merged into the weights.
+        revision: branch, tag or commit of a hub id.
+        dtype: float32, float64, float16 or bfloat16.
+        device: auto (cuda, mps, cpu, whichever there is first), or one of those.
+        attention: sdpa, or eager; a family with soft-capped attention (Gemma 2) always takes eager.
+        check: prove at load that the streams add up, an edit changes the logits and hooks are gone after.
+
+    UserError: no such model, an unsupported architecture, not enough memory, an adapter of another model.
+    """
+    import torch
+
+    from gnomon.models.adapters import adapter_folder, merged
+    from gnomon.models.check import require
+    from gnomon.models.model import Model
+
+    if dtype not in BYTES:
+        raise unknown("dtype", dtype, BYTES)
+    device = device_of(device, dtype)
+    source = resolve(name, revision)
+    config = _config(source.folder)
+    attention = _attention(config, attention)
+    count = parameters(source.folder)
+    check_fits(name, count, dtype, device)
+    hf = _weights(source, config, getattr(torch, dtype), attention)
+    folder = adapter_folder(adapter) if adapter else None
+    if folder is not None:
+        hf = merged(hf, folder, source)
+    known = hashes(source, folder)
+    facts: dict[str, Any] = {
+        "source": source.kind,
+        "revision": source.revision,
+        "adapter": adapter,
+        "hashes": known,
+        "parameters": count,
+        "fingerprint": fingerprint(known, dtype, attention),
+    }
+    model = Model(hf.to(device), _tokenizer(source), name, facts)
+    if check:
+        require(model)
+    return model
+
+
+def _weights(source: Source, config: Any, dtype: Any, attention: str) -> Any:
+    """The Hugging Face model of a folder; a multimodal one's text part. UserError for missing or misshapen weights."""
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging as hf_logging
 
+    bars = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
-    path = "/tmp/smol" if name == "smollm2-135m" else name
-    kw: dict[str, Any] = {}
-    hf = AutoModelForCausalLM.from_pretrained(path, dtype=DTYPES[dtype], **kw)
-    return Model(hf, AutoTokenizer.from_pretrained(path), name)
+    try:
+        hf, info = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{source.name} cannot be loaded ({error})", "complete weights that fit its config") from None
+    finally:
+        if bars:
+            hf_logging.enable_progress_bar()
+    missing = sorted(info.get("missing_keys") or ())
+    if missing:
+        raise UserError(
+            f"{source.name} lacks {len(missing)} weights ({', '.join(missing[:3])}, ...)", "complete weights"
+        )
+    return hf
+
+
+def _tokenizer(source: Source) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{source.name} has no usable tokenizer ({error})", "tokenizer.json beside the weights") from None
