@@ -67,10 +67,14 @@ class Grade:
 
 @dataclass(frozen=True)
 class Turn:
-    """One reply of an episode's environment: the next prompt, or None when the episode is over."""
+    """One reply of an episode's environment: the next prompt, or None when the episode is over.
+
+    The prompt continues the transcript (text after text, messages after messages); a `fresh` one stands alone.
+    """
 
     prompt: Prompt | None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    fresh: bool = False
 
 
 @runtime_checkable

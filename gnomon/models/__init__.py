@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gnomon.models.sampling import gumbel as gumbel
     from gnomon.models.sampling import noise as noise
     from gnomon.models.sources import load_model as load_model
+    from gnomon.models.sources import load_tokenizer as load_tokenizer
     from gnomon.models.sources import peek as peek
 
 _NAMES = {
@@ -25,6 +26,7 @@ _NAMES = {
     "check_model": "check",
     "gumbel": "sampling",
     "load_model": "sources",
+    "load_tokenizer": "sources",
     "noise": "sampling",
     "peek": "sources",
     "plan": "batching",
@@ -37,6 +39,7 @@ __all__ = [
     "check_model",
     "gumbel",
     "load_model",
+    "load_tokenizer",
     "noise",
     "peek",
     "plan",

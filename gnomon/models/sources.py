@@ -288,6 +288,11 @@ def _weights(source: Source, config: Any, dtype: Any, attention: str) -> Any:
     return hf
 
 
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
+    """A model's tokenizer without its weights: for plans and costs."""
+    return _tokenizer(resolve(name, revision))
+
+
 def _tokenizer(source: Source) -> Any:
     from transformers import AutoTokenizer
 

@@ -16,16 +16,17 @@ def tokenize(tokenizer: Any, prompt: Prompt) -> list[int]:
     A last message of the role `assistant` is the beginning of the model's own answer: it is continued, not closed.
     UserError for a chat prompt with a tokenizer that has no template, for no messages, and for a prompt of no tokens.
     """
-    if isinstance(prompt, str):
-        ids = tokenizer(prompt)["input_ids"]
-    else:
-        ids = _chat(tokenizer, [dict(message) for message in prompt])
+    ids = tokenizer(render(tokenizer, prompt), add_special_tokens=isinstance(prompt, str))["input_ids"]
     if not ids:
         raise UserError("a prompt without tokens", "at least one token", "give the prompt some text")
     return [int(i) for i in ids]
 
 
-def _chat(tokenizer: Any, messages: list[dict[str, Any]]) -> list[int]:
+def render(tokenizer: Any, prompt: Prompt) -> str:
+    """A prompt as the text that the tokenizer gets: itself, or chat messages through the chat template."""
+    if isinstance(prompt, str):
+        return prompt
+    messages = [dict(message) for message in prompt]
     if not messages:
         raise UserError("a chat prompt without messages", "at least one message")
     for message in messages:
@@ -34,10 +35,9 @@ def _chat(tokenizer: Any, messages: list[dict[str, Any]]) -> list[int]:
     if not getattr(tokenizer, "chat_template", None):
         raise UserError("a chat prompt, and this model has no chat template", "a prompt of plain text", "style: plain")
     continued = messages[-1]["role"] == "assistant"
-    text = tokenizer.apply_chat_template(
+    return tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=not continued, continue_final_message=continued
     )
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:

@@ -1,0 +1,143 @@
+"""Activations of one shard: picked batch by batch at the wanted tokens, written in row order when the shard is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gnomon.disk import fit_dtype
+from gnomon.rows.positions import span_of
+from gnomon.types import RAGGED, Site
+from gnomon.writer import Shard
+
+if TYPE_CHECKING:
+    from gnomon.models.generated import Generated
+    from gnomon.models.model import Model, Out
+
+Pick = tuple[int, int, int]
+"""Row of the batch, first token, token behind the last."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """A row's tokens: its number, its place in the batch, and what its positions are counted from."""
+
+    row: int
+    slot: int
+    prompt_len: int
+    length: int
+    answer_token: int | None = None
+
+
+class Gather:
+    """Buffers of one shard. `take` is given a function that returns the values of picked tokens of the batch."""
+
+    def __init__(self, model: Model, sites: Sequence[Site], positions: Sequence[str], dtype: str) -> None:
+        self.sites, self.positions, self.dtype = list(sites), list(positions) if sites else [], dtype
+        self.widths = {site: model.site_shape(site) for site in self.sites}
+        self.rows: dict[str, list[int]] = {p: [] for p in self.positions}
+        self.counts: dict[str, list[int]] = {p: [] for p in self.positions}
+        self.parts: dict[tuple[Site, str], list[np.ndarray]] = {(s, p): [] for s in self.sites for p in self.positions}
+
+    def take(self, batch: Sequence[Where], values: Any) -> None:
+        """Pick every position of a batch; `values(picks) -> {site: tensor [tokens, d]}`, tokens in the picks' order."""
+        found: list[tuple[str, list[int], list[int], dict[Site, np.ndarray]]] = []
+        for position in self.positions:
+            spans = [(w, span_of(position, w.prompt_len, w.length, w.answer_token)) for w in batch]
+            there = [(w, span) for w, span in spans if span is not None]
+            if not there:
+                continue
+            taken: Mapping[Site, Any] = values([(w.slot, *span) for w, span in there])
+            arrays = {site: self._stored(taken[site], site, position) for site in self.sites}
+            found.append((position, [w.row for w, _ in there], [b - a for _, (a, b) in there], arrays))
+        for position, rows, counts, arrays in found:
+            self.rows[position] += rows
+            self.counts[position] += counts
+            for site, array in arrays.items():
+                self.parts[site, position].append(array)
+
+    def _stored(self, values: Any, site: Site, position: str) -> np.ndarray:
+        array = values.detach().float().cpu().numpy()
+        return fit_dtype(array, self.dtype, f"{site}@{position}")
+
+    def write(self, shard: Shard) -> int:
+        """Write everything in ascending row order, freeing as it goes; returns the bytes of values."""
+        size = 0
+        for position in self.positions:
+            rows = np.array(self.rows[position], dtype=np.int64)
+            counts = np.array(self.counts[position], dtype=np.int64)
+            order = np.argsort(rows, kind="stable")
+            moved = None if np.array_equal(order, np.arange(len(order))) else token_order(order, counts)
+            offsets = np.concatenate([[0], np.cumsum(counts[order])]).astype(np.int64) if position in RAGGED else None
+            for site in self.sites:
+                parts = self.parts.pop((site, position))
+                empty = np.zeros((0, self.widths[site]), dtype=np.dtype(self.dtype).newbyteorder("<"))
+                values = np.concatenate(parts) if parts else empty
+                if moved is not None:
+                    values = values[moved]
+                shard.activations(site, position, values, rows[order], offsets, self.dtype)
+                size += values.nbytes
+        return size
+
+
+def token_order(order: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Indices that bring the tokens of rows with `counts` tokens each into the row order `order`."""
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    pieces = [np.arange(starts[i], starts[i + 1]) for i in order]
+    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+
+
+def from_forward(out: Out, picks: Sequence[Pick]) -> dict[Site, Any]:
+    """Values of picked tokens of a forward pass (right-padded `[rows, width, d]`): `[tokens, d]` for each site."""
+    import torch
+
+    if not out.acts:
+        return {}
+    width = next(iter(out.acts.values())).shape[1]
+    index = np.concatenate([np.arange(slot * width + a, slot * width + b) for slot, a, b in picks])
+    where = torch.from_numpy(index).to(next(iter(out.acts.values())).device)
+    return {site: x.reshape(-1, x.shape[-1]).index_select(0, where) for site, x in out.acts.items()}
+
+
+def from_generated(generated: Generated, picks: Sequence[Pick]) -> dict[Site, Any]:
+    """Values of picked tokens of a decoded batch: `[tokens, d]` for each site.
+
+    A decoding step holds all sites of one width in one stack `[sites, rows, d]`, so a token costs one index for all
+    sites together.
+    """
+    import torch
+
+    if not generated.acts:
+        return {}
+    store = next(iter(generated.acts.values())).store
+    said: list[tuple[int, int, int, int, int]] = []  # row, prompt tokens [a, b), response tokens [c, d) of the stacks
+    steps: list[tuple[list[torch.Tensor], int]] = []
+    for row, start, stop in picks:
+        prompt_len = generated.prompt_lens[row]
+        first = len(steps)
+        for step in range(max(start - prompt_len, 0), stop - prompt_len):
+            kept = store.steps[step]
+            if kept is None:
+                raise LookupError(f"step {step} of row {row} was not kept")
+            steps.append((kept[1], kept[0][row]))
+        said.append((row, min(start, prompt_len), min(stop, prompt_len), first, len(steps)))
+    groups = range(len(steps[0][0])) if steps else range(0)
+    stacked = [torch.stack([stacks[g][:, slot] for stacks, slot in steps], dim=1) for g in groups]
+    only_response = all(a == b for _, a, b, _, _ in said)
+    out: dict[Site, torch.Tensor] = {}
+    for site, (group, index) in store.sites.items():
+        if only_response:
+            out[site] = stacked[group][index]
+            continue
+        pieces: list[torch.Tensor] = []
+        for row, a, b, c, d in said:
+            if b > a:
+                held = store.prompt[site][row]
+                pieces.append(held[a:b] if store.whole_prompt else held[None])
+            if d > c:
+                pieces.append(stacked[group][index, c:d])
+        out[site] = torch.cat(pieces)
+    return out
