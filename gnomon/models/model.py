@@ -248,7 +248,7 @@ class Model:
         read: Sequence[Site | str] = (),
         positions: Sequence[str] = (),
         edit: Sequence[Intervention] = (),
-        temperature: float = 0.0,
+        temperature: float | Sequence[float] = 0.0,
         top_p: float = 1.0,
         noise: Any = None,
         top_k_logits: int = 0,

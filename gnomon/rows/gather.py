@@ -1,4 +1,4 @@
-"""Activations of one shard: picked batch by batch at the wanted tokens, written in row order when the shard is whole."""
+"""Activations of one shard: picked batch by batch at the wanted tokens, written in row order when it is whole."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ class Gather:
 
 def token_order(order: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Indices that bring the tokens of rows with `counts` tokens each into the row order `order`."""
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    pieces = [np.arange(starts[i], starts[i + 1]) for i in order]
+    starts = [0, *np.cumsum(counts).tolist()]
+    pieces = [np.arange(starts[i], starts[i + 1]) for i in order.tolist()]
     return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
 
 
