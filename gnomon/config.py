@@ -54,7 +54,7 @@ class Criterion(_Strict):
     at_most: float | None = None
     below: float | None = None
     low: str = "ci_low"
-    """Column of the interval's lower end; the verdict is by the interval. Empty: by the value alone."""
+    """Column of the interval's lower end; the verdict is by the interval. Empty: by the value, as for n, p and q."""
     high: str = "ci_high"
     """Column of the interval's upper end."""
 
@@ -110,6 +110,8 @@ class StudyFile(_Strict):
 
     title: str = ""
     """What is asked, in a line; printed on top of the report."""
+    description: str = ""
+    """The question in a sentence or two, for the reader of the report."""
     model: str = "smollm2-135m"
     """A name from `gnomon list models`, a hub id, a local folder or a local .gguf file."""
     adapter: str | None = None

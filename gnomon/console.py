@@ -1,0 +1,162 @@
+"""What a person sees of a run: lines, progress bars and tables; rich on a terminal, plain when piped. And run.log.
+
+run.log holds one JSON object a line: time, level, logger, message, and whatever a log call gives as `extra`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gnomon.disk import disk_error, plain
+from gnomon.errors import UserError
+
+LEVELS = ("debug", "info", "warning", "error")
+Advance = Callable[[int], None]
+_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=_text)
+
+
+def _text(value: Any) -> Any:
+    try:
+        return plain(value)
+    except TypeError:
+        return str(value)
+
+
+class Screen:
+    """The terminal, or a pipe: lines to stderr, results to stdout."""
+
+    def __init__(self, terminal: bool | None = None) -> None:
+        self.terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._console: Any = None
+        if self.terminal:
+            from rich.console import Console
+
+            self._console = Console(stderr=True, highlight=False)
+
+    def line(self, text: str, style: str = "") -> None:
+        """One line of what is going on (stderr)."""
+        if self._console is not None:
+            self._console.print(text, style=style or None, markup=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def bar(self, label: str, total: int | None) -> AbstractContextManager[Advance]:
+        """A progress bar; when piped, a line at each quarter of what takes long."""
+        return self._rich_bar(label, total) if self._console is not None else self._plain_bar(label, total)
+
+    @contextmanager
+    def _rich_bar(self, label: str, total: int | None) -> Iterator[Advance]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            Remaining(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task(label, total=total)
+            yield lambda n: progress.advance(task, n)
+
+    @contextmanager
+    def _plain_bar(self, label: str, total: int | None) -> Iterator[Advance]:
+        begun, done, said = time.monotonic(), 0, 0
+
+        def advance(n: int) -> None:
+            nonlocal done, said
+            done += n
+            quarter = 4 * done // total if total else 0
+            if total and said < quarter < 4 and time.monotonic() - begun > 5:
+                said = quarter
+                self.line(f"  {label}: {done} of {total}, {time.monotonic() - begun:.0f} s")
+
+        yield advance
+
+
+class ScreenHandler(logging.Handler):
+    """Shows log records as plain lines."""
+
+    def __init__(self, screen: Screen, level: int) -> None:
+        super().__init__(level)
+        self.screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        style = {logging.WARNING: "yellow", logging.ERROR: "red", logging.DEBUG: "dim"}.get(record.levelno, "")
+        self.screen.line(mark + record.getMessage(), style)
+
+
+def level_number(level: str) -> int:
+    """The number of a level's name; UserError for an unknown one."""
+    if level.lower() not in LEVELS:
+        raise UserError(f"unknown log level {level!r}", f"one of {', '.join(LEVELS)}")
+    return logging.getLevelNamesMapping()[level.upper()]
+
+
+@contextmanager
+def logged(file: Path | None, level: str, screen: Screen) -> Iterator[logging.Logger]:
+    """Within: gnomon's log goes to `file` (everything, as JSON lines) and to the screen from `level` on."""
+    log = logging.getLogger("gnomon")
+    handlers: list[logging.Handler] = [ScreenHandler(screen, level_number(level))]
+    if file is not None:
+        try:
+            handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        except OSError as error:
+            raise disk_error(file, error) from error
+        handlers[-1].setFormatter(JsonLines())
+    before = log.level, log.propagate
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield log
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+        log.level, log.propagate = before
+
+
+def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = (), indent: str = "") -> str:
+    """Rows in aligned columns; numbers to the right."""
+    shown = [list(map(str, row)) for row in ([headers, *rows] if headers else rows)]
+    if not shown:
+        return ""
+    widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
+    numeric = [
+        all(not row[i] or row[i].lstrip("+-")[:1].isdigit() for row in shown[bool(headers) :])
+        for i in range(len(widths))
+    ]
+    lines = [
+        indent
+        + "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip()
+        for row in shown
+    ]
+    return "\n".join(lines)
