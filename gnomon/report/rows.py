@@ -1,0 +1,85 @@
+"""Rows of a step's tables: read once, chosen by conditions, handed on as columns or plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from gnomon.errors import unknown
+from gnomon.report.formats import is_missing
+from gnomon.store import Artifact
+
+_READ: WeakKeyDictionary[Artifact, dict[str, pd.DataFrame]] = WeakKeyDictionary()
+
+
+def read(artifact: Artifact, table: str) -> pd.DataFrame:
+    """A table of a step, read once for each open artifact (a committed step never changes)."""
+    tables = _READ.setdefault(artifact, {})
+    if table not in tables:
+        tables[table] = artifact.table(table)
+    return tables[table]
+
+
+def column(rows: pd.DataFrame, name: str) -> pd.Series:
+    """One column, by name."""
+    return cast(pd.Series, rows[name])
+
+
+def keep(rows: pd.DataFrame, mask: Any) -> pd.DataFrame:
+    """The rows where `mask` is true."""
+    return cast(pd.DataFrame, rows[mask])
+
+
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries of plain Python values, None where missing."""
+    names = [str(c) for c in rows.columns]
+    columns = [[plain(v) for v in rows.iloc[:, i]] for i in range(len(names))]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def plain(cell: Any) -> Any:
+    """A table cell as Python holds it: numpy scalars become numbers, arrays lists, what is missing None."""
+    if isinstance(cell, np.ndarray):
+        return [plain(v) for v in cell.tolist()]
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    return None if is_missing(cell) else cell
+
+
+def require(artifact: Artifact, table: str, names: list[str]) -> None:
+    """Refuse column names that the table lacks, with the nearest one."""
+    known = [str(c) for c in read(artifact, table).columns]
+    for name in names:
+        if name not in known:
+            raise unknown(f"column of {artifact.name}/{table}", name, known)
+
+
+def select(artifact: Artifact, table: str, where: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of `table` where every column of `where` has that value (None: is missing; a list: is one of)."""
+    require(artifact, table, list(where))
+    rows = read(artifact, table)
+    for name, wanted in where.items():
+        rows = keep(rows, matches(column(rows, name), wanted))
+    return rows
+
+
+def matches(values: pd.Series, wanted: Any) -> np.ndarray:
+    """Where a column has a value: `[rows]` bool."""
+    if isinstance(wanted, list | tuple | set | frozenset):
+        found = values.isin([w for w in wanted if not is_missing(w)]).to_numpy(dtype=bool)
+        return found | values.isna().to_numpy() if any(is_missing(w) for w in wanted) else found
+    if is_missing(wanted):
+        return values.isna().to_numpy(dtype=bool)
+    return np.array([not is_missing(v) and bool(np.all(v == wanted)) for v in values], dtype=bool)
+
+
+def columns(artifact: Artifact, table: str) -> list[str]:
+    """Column names of a table, from the header of its first file alone."""
+    whole, folder = artifact.path / f"{table}.parquet", artifact.path / table
+    first = whole if whole.is_file() else next(iter(sorted(folder.glob("*.parquet"))), None)
+    return [] if first is None else list(pq.read_schema(first).names)

@@ -1,0 +1,191 @@
+"""Table and Tokens blocks as rows of ready cells: chosen, ordered, formatted, value and interval in one column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gnomon.blocks import Table, Tokens
+from gnomon.report.escape import clip
+from gnomon.report.formats import COUNTS, NO_INTERVAL, P_VALUES, automatic, interval, is_missing, number, short
+from gnomon.report.rows import column, keep, plain, records, require, select
+from gnomon.store import Artifact
+
+CELL = 240
+VERDICTS = {"pass": "good", "ok": "good", "fail": "bad", "undecided": "unsure", "warn": "unsure"}
+MARKS = {"right": "good", "wrong": "bad", "unparsed": "unsure"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` as shown; `key` is what sorting compares; `kind` is number, text, chip or missing."""
+
+    text: str
+    key: str = ""
+    kind: str = "text"
+    tone: str = ""
+    aside: str = ""
+    """The interval beside a value."""
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table ready for the page: `total` rows matched, of which `rows` are shown; `source` is the file."""
+
+    title: str
+    headers: list[str]
+    numeric: list[bool]
+    rows: list[list[Cell]]
+    total: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One answer with its mark; `mark` is right, wrong, unparsed, or the table's own word."""
+
+    mark: str
+    tone: str
+    prompt: str
+    text: str
+    target: str
+    answer: str
+    name: str = ""
+    extra: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TokensView:
+    """Transcripts ready for the page; `counts` are of all matching rows, by mark."""
+
+    title: str
+    items: list[Transcript]
+    counts: list[tuple[str, str, int]]
+    total: int
+    source: str
+
+
+def table_view(block: Table, artifact: Artifact) -> TableView:
+    """Choose, order and format the rows of a Table block. An unknown table or column is a UserError."""
+    rows = select(artifact, block.table, block.where)
+    names = [str(c) for c in (block.columns if block.columns is not None else rows.columns)]
+    require(artifact, block.table, [*names, *([block.sort] if block.sort else [])])
+    if block.sort:
+        rows = rows.sort_values(block.sort, ascending=not block.descending, kind="stable", na_position="last")
+    merged = {"value": ("ci_low", "ci_high")} if "value" in names else {}
+    if "share" in names:
+        merged["share"] = ("ci_low", "ci_high")
+    merged = {v: ends for v, ends in list(merged.items())[:1] if all(e in names for e in ends)}
+    ends = {e for pair in merged.values() for e in pair}
+    shown = rows.head(block.limit)
+    columns = [n for n in names if n not in ends]
+    specs = {n: block.formats.get(n) or _spec(column(shown, n), n) for n in columns}
+    cells = [[_cell(r, n, specs[n], merged.get(n)) for n in columns] for r in records(shown)]
+    headers = [
+        block.labels.get(n, n.replace("_", " ")) + (" [95% interval]" if n in merged and n not in block.labels else "")
+        for n in columns
+    ]
+    numeric = [is_numeric(column(shown, n)) for n in columns]
+    return TableView(block.title, headers, numeric, cells, len(rows), f"{artifact.name}/{block.table}")
+
+
+def is_numeric(column: pd.Series) -> bool:
+    """True for a column of numbers (booleans are none)."""
+    return bool(pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column))
+
+
+def _spec(column: pd.Series, name: str) -> str:
+    """One format for a whole column of real numbers, by its largest; "" where number() knows better."""
+    if not pd.api.types.is_float_dtype(column) or P_VALUES.fullmatch(name) or COUNTS.fullmatch(name):
+        return ""
+    sizes = column.abs().replace([np.inf], np.nan).dropna()
+    if sizes.empty or (sizes % 1 == 0).all():
+        return ".0f" if len(sizes) else ""
+    return automatic(float(sizes.max()))
+
+
+def _cell(record: Mapping[str, Any], name: str, spec: str, ends: tuple[str, str] | None) -> Cell:
+    value = record[name]
+    if is_missing(value) and name == "label":
+        return Cell("unparsed", kind="chip", tone="unsure")
+    if is_missing(value) and name in ("ci_low", "ci_high"):
+        return Cell(interval(None, None, row=record), kind="missing")
+    if is_missing(value):
+        return Cell("–", kind="missing")
+    if isinstance(value, bool) and name == "label":
+        return Cell(*(("right", "", "chip", "good") if value else ("wrong", "", "chip", "bad")))
+    if isinstance(value, str) and name in ("level", "verdict") and value in VERDICTS:
+        return Cell(value, kind="chip", tone=VERDICTS[value])
+    if isinstance(value, bool):
+        return Cell("yes" if value else "no", str(int(value)))
+    if isinstance(value, int | float):
+        aside = interval(record[ends[0]], record[ends[1]], spec, record) if ends else ""
+        return Cell(number(value, spec, name), repr(value), "number", aside=aside)
+    return Cell(clip(words(value), CELL))
+
+
+def words(value: Any) -> str:
+    """A cell of any type as text: lists as their first members and their length, mappings as JSON."""
+    if isinstance(value, list):
+        head = ", ".join(words(v) for v in value[:8])
+        return f"{head}, … ({len(value)})" if len(value) > 8 else head
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, float) and not is_missing(value):
+        return short(f"{value:.4g}")
+    return number(value) if isinstance(value, int | float) else str(value)
+
+
+def token_view(block: Tokens, artifact: Artifact) -> TokensView:
+    """Choose the transcripts of a Tokens block: the first of each mark in turn, shown in the table's order."""
+    rows = select(artifact, block.table, block.where)
+    require(artifact, block.table, [block.prompt, block.text, *block.extra])
+    labelled = block.label in rows.columns
+    marks = [mark_of(plain(v)) for v in column(rows, block.label)] if labelled else [""] * len(rows)
+    order = list(dict.fromkeys([m for m in MARKS if m in marks] + marks))
+    by_mark = {m: [i for i, mark in enumerate(marks) if mark == m] for m in order}
+    chosen: list[int] = []
+    depth = 0
+    while len(chosen) < min(block.limit, len(rows)):
+        layer = [places[depth] for places in by_mark.values() if depth < len(places)]
+        chosen += layer[: block.limit - len(chosen)]
+        depth += 1
+    items = [
+        _transcript(block, r, marks[i]) for i, r in zip(sorted(chosen), records(rows.iloc[sorted(chosen)]), strict=True)
+    ]
+    counts = [(m, MARKS.get(m, ""), len(by_mark[m])) for m in order if m]
+    return TokensView(block.title or "Transcripts", items, counts, len(rows), f"{artifact.name}/{block.table}")
+
+
+def mark_of(label: Any) -> str:
+    """right, wrong or unparsed for a label that is true, false or missing; a word of the table's own stays itself."""
+    if is_missing(label):
+        return "unparsed"
+    if isinstance(label, str):
+        return {"correct": "right", "true": "right", "incorrect": "wrong", "false": "wrong"}.get(label.lower(), label)
+    return "right" if label else "wrong"
+
+
+def _transcript(block: Tokens, record: Mapping[str, Any], mark: str) -> Transcript:
+    def get(column: str) -> str:
+        value = record.get(column)
+        return "" if is_missing(value) else words(value) if not isinstance(value, str) else value
+
+    extra = [(name.replace("_", " "), get(name)) for name in block.extra]
+    return Transcript(
+        mark, MARKS.get(mark, ""), get(block.prompt), get(block.text), get(block.target), get(block.answer),
+        get("example_id"), [(k, v) for k, v in extra if v],
+    )  # fmt: skip
+
+
+def no_interval_rows(table: pd.DataFrame) -> int:
+    """Rows of a table that would have an interval but for their size: ci columns that are missing, a small class."""
+    if not {"ci_low", "ci_high", "n"} <= {str(c) for c in table.columns}:
+        return 0
+    missing = table["ci_low"].isna() | table["ci_high"].isna()
+    return sum(interval(None, None, row=r) == NO_INTERVAL for r in records(keep(table, missing)))
