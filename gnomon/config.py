@@ -29,11 +29,11 @@ from gnomon.errors import UserError, unknown
 from gnomon.overrides import apply
 from gnomon.registry import find
 from gnomon.step import ModelSpec, Step
-from gnomon.strict import build, read_yaml, write_yaml
+from gnomon.strict import build, read_yaml, refuse_infinite, write_yaml
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Criterion(_Strict):
@@ -222,6 +222,7 @@ def build_step(entry: Entry, file: Path | None = None, at: Any = None) -> Step:
     for name, info in cls.model_fields.items():
         if isinstance(options.get(name), str) and is_path(info.annotation):
             options[name] = absolute(options[name], file)
+    refuse_infinite(options, entry.name)
     return build(cls, options, entry.name, at)
 
 

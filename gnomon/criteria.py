@@ -90,7 +90,7 @@ def _evaluate(criterion: Criterion, folder: Study) -> dict[str, Any]:
     value = _number(row.get(criterion.column))
     if value is None:
         return out | {"detail": f"{criterion.column} is {row.get(criterion.column)!r}, no number"}
-    out |= {"value": value, "n": plain(row["n"]) if isinstance(row.get("n"), int | float) else None}
+    out |= {"value": value, "n": row["n"] if isinstance(row.get("n"), int | float) else None}
     if not criterion.low or criterion.column in COUNTS:
         return out | {"verdict": verdict(criterion.bounds, value, value), "detail": "by the value alone"}
     if criterion.low not in row or criterion.high not in row:

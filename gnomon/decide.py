@@ -18,6 +18,7 @@ def decide(planned: Planned, plan: Mapping[Path, Planned], out: Path) -> None:
 
     Raises UserError where a folder that would be kept lacks a file, or has one of another size.
     """
+    planned.conditional = False
     if planned.forced:
         planned.action, planned.reason = REMAKE, "asked for by --remake"
         return
@@ -32,7 +33,9 @@ def decide(planned: Planned, plan: Mapping[Path, Planned], out: Path) -> None:
             remade = f"the files of {', '.join(others)} are not those it was made of"
             continue
         _whole(artifact, planned.name)
-        planned.reason = _why_kept(planned, plan)
+        waiting = [node.name for _, node in planned.sources().values() if _is_remade(node.path, plan)]
+        planned.conditional = bool(waiting)
+        planned.reason = _why_kept(planned, waiting)
         return
     current, partial = out / planned.name, out / f".{planned.name}.partial"
     if (partial / "fingerprint").is_file() and (partial / "fingerprint").read_text() == planned.fingerprint:
@@ -44,10 +47,9 @@ def decide(planned: Planned, plan: Mapping[Path, Planned], out: Path) -> None:
         planned.action, planned.reason = REMAKE, remade or _why_remade(planned, Artifact(current).meta)
 
 
-def _why_kept(planned: Planned, plan: Mapping[Path, Planned]) -> str:
-    waiting = [node.name for _, node in planned.sources().values() if _is_remade(node.path, plan)]
+def _why_kept(planned: Planned, waiting: list[str]) -> str:
     if waiting:
-        return f"if {', '.join(dict.fromkeys(waiting))} comes out the same"
+        return f"unless the files of {', '.join(dict.fromkeys(waiting))} turn out different"
     if planned.action == BACK:
         return "it was made before with these options"
     return "same options, inputs and model" if planned.step.uses_model else "same options and inputs"
@@ -78,7 +80,7 @@ def _stale(planned: Planned, artifact: Artifact, plan: Mapping[Path, Planned]) -
 
 def _is_remade(path: Path, plan: Mapping[Path, Planned]) -> bool:
     """True where the plan makes this folder anew, or may have to."""
-    return path in plan and (plan[path].action not in (KEEP, BACK) or plan[path].reason.startswith("if "))
+    return path in plan and (plan[path].action not in (KEEP, BACK) or plan[path].conditional)
 
 
 def _whole(artifact: Artifact, name: str) -> None:

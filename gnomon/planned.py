@@ -30,6 +30,8 @@ class Planned:
     identity: dict[str, Any]
     action: str = MAKE
     reason: str = ""
+    conditional: bool = False
+    """Kept only if what it reads, made anew before it, turns out the same."""
     forced: bool = False
     """Remade because the user said --remake."""
 

@@ -128,17 +128,34 @@ def build(cls: type[M], options: Mapping[str, Any], name: str, at: Callable[[Pat
         name: what the user calls it ("generate"): a mistake reads "generate.n is 'forty'".
         at: where a path was written ("line 7", "override generate.n=forty"), or "".
     """
-    for path, number in _numbers(options):
-        if not math.isfinite(number):
-            raise UserError(f"{dotted(name, path)} is {number}", "a finite number")
     try:
-        # JSON mode is strict about types and still takes a list for a tuple and text for a path
-        return cls.model_validate_json(json.dumps(dict(options)), strict=True)
+        made = cls.model_validate(dict(options))
     except ValidationError as error:
         raise explain(error, cls, options, name, at) from None
     except UserError as error:
         got = error.got if error.got.startswith(name) else f"{name}: {error.got}"
         raise UserError(got, error.wanted, error.do) from None
+    for path, given, wanted in _converted(options, made.model_dump(mode="json")):
+        where = f" ({at(path)})" if at and at(path) else ""
+        raise UserError(f"{dotted(name, path)} is {json.dumps(given)}{where}", f"wanted: {wanted}")
+    return made
+
+
+def _converted(given: Any, made: Any, path: Path = ()) -> list[tuple[Path, Any, str]]:
+    """Leaves that pydantic turned into another kind of value: true into 1, 1 into true, "40" into 40.
+
+    pydantic's own strict mode refuses a list for a tuple once a validator has run before, so the kinds are compared
+    afterwards.
+    """
+    if isinstance(given, Mapping) and isinstance(made, Mapping):
+        return [f for key in given if key in made for f in _converted(given[key], made[key], (*path, key))]
+    if isinstance(given, list | tuple) and isinstance(made, list) and len(given) == len(made):
+        return [f for i, (g, m) in enumerate(zip(given, made, strict=True)) for f in _converted(g, m, (*path, i))]
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    if type(given) not in kinds or type(made) not in kinds or type(given) is type(made):
+        return []
+    numbers = (int, float)
+    return [] if type(given) in numbers and type(made) in numbers else [(path, given, kinds[type(made)])]
 
 
 def explain(
@@ -193,7 +210,7 @@ def _wanted(item: Any) -> str:
     words = {"a valid integer": "a whole number", "a valid string": "text", "a valid boolean": "true or false",
              "a valid number": "a number", "a valid array": "a list", "a valid tuple": "a list",
              "a valid list": "a list", "an object": "a mapping", "a valid dictionary": "a mapping"}  # fmt: skip
-    return words.get(text, text)
+    return next((words[start] for start in words if text.startswith(start)), text)
 
 
 def dotted(name: str, path: Path) -> str:
@@ -217,6 +234,13 @@ def _get(options: Any, path: Path) -> Any:
     for part in path:
         options = options[part]
     return options
+
+
+def refuse_infinite(options: Any, name: str) -> None:
+    """Raise UserError for a NaN or an infinite number anywhere in plain values."""
+    for path, number in _numbers(options):
+        if not math.isfinite(number):
+            raise UserError(f"{dotted(name, path)} is {number}", "a finite number")
 
 
 def _numbers(value: Any, path: Path = ()) -> list[tuple[Path, float]]:

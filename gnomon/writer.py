@@ -201,3 +201,18 @@ def bring_back(study: Path, name: str, fingerprint: str) -> bool:
         sync_folder(study)
         return True
     return False
+
+
+def finish_swaps(study: Path) -> list[str]:
+    """Rename into place the folders whose commit was cut off after their meta.json; returns the steps' names."""
+    finished = []
+    for partial in sorted(study.glob(".*.partial")):
+        stamp, meta = partial / "fingerprint", partial / META
+        name = partial.name[1:].removesuffix(".partial")
+        if meta.is_file() and stamp.is_file() and read_json(meta).get("fingerprint") == stamp.read_text():
+            set_aside(study, name)
+            os.replace(partial, study / name)
+            finished.append(name)
+    if finished:
+        sync_folder(study)
+    return finished
