@@ -40,7 +40,7 @@ class Generate(Step):
                 ["split", "label", "n", "share", "ci_low", "ci_high"],
                 formats={"share": ".1%"},
             ),
-            Tokens("generations", "Answers", extra=("difficulty",), limit=12),
+            Tokens("generations", "Answers", extra=("difficulty",), limit=40),
             Text("Easy and hard countries differ in more than population.", kind="limit"),
         ]
 

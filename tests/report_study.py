@@ -137,7 +137,7 @@ def run_json(title: str) -> dict[str, Any]:
             "device": "cpu",
         },
         "versions": {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0"},
-        "machine": {"system": "Linux", "cpu": "two cores", "memory": "8 GB"},
+        "machine": {"system": "Linux", "cpu": "two cores", "memory_bytes": 8_000_000_000},
         "seed": 0,
         "started": "2025-11-21T03:40:12+00:00",
         "finished": "2025-11-21T03:43:24+00:00",
@@ -149,7 +149,7 @@ def run_json(title: str) -> dict[str, Any]:
                 "value": 0.7912,
                 "ci_low": 0.7203,
                 "ci_high": 0.8511,
-                "bound": "> .6",
+                "bound": "≥ .6",
                 "n": 96,
             },
             {

@@ -132,7 +132,7 @@ def finish(block: Figure, rows: pd.DataFrame, all_series: list[Series], data: li
         "xaxis": {**axis, "title": {**title, "text": up if sideways else along}, "showgrid": sideways,
                   "zeroline": sideways},
         "yaxis": {**axis, "title": {**title, "text": "" if sideways else up}, "showgrid": not sideways},
-        "showlegend": len(all_series) > 1, "shapes": [], "annotations": [],
+        "showlegend": len(all_series) > 1 and block.color != block.x, "shapes": [], "annotations": [],
     }  # fmt: skip
     if block.reference is not None:
         measured = column(rows, block.x if block.kind == "histogram" else block.y)

@@ -45,8 +45,7 @@ def chart(block: Figure, artifact: Artifact) -> Chart:
         )
     source = f"{artifact.name}/{block.table}"
     rows = keep(rows, column(rows, measured).notna())
-    draw = {"line": _line, "bar": _bar, "scatter": _scatter, "histogram": _histogram, "heatmap": _heatmap}[block.kind]
-    return draw(block, rows, source)
+    return DRAW[block.kind](block, rows, source)
 
 
 def _errors(block: Figure, rows: pd.DataFrame, colour: str) -> dict[str, Any]:
@@ -226,3 +225,6 @@ def _heatmap(block: Figure, rows: pd.DataFrame, source: str) -> Chart:
 def _axis(column: pd.Series) -> list[Any]:
     values = list(dict.fromkeys(plain(v) for v in column))
     return sorted(values) if is_numeric(column) else values
+
+
+DRAW = {"line": _line, "bar": _bar, "scatter": _scatter, "histogram": _histogram, "heatmap": _heatmap}

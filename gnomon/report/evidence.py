@@ -47,20 +47,28 @@ def criteria(run: Mapping[str, Any]) -> list[Criterion]:
     """The study's criteria with value, interval and verdict, as run.json holds them."""
     out = []
     for i, c in enumerate(run.get("criteria") or []):
-        verdict = str(c.get("verdict") or "undecided")
-        spec = ".3f"
-        value = number(c.get("value"), spec)
-        if not is_missing(c.get("value")):
-            ends = interval(c.get("ci_low"), c.get("ci_high"), spec, c)
-            value += f" {ends}" if ends.startswith("[") else f", {ends}"
-        n = c.get("n")
-        bound = c.get("bound")
+        verdict, bound = str(c.get("verdict") or "undecided"), c.get("bound")
         out.append(Criterion(
             str(c.get("name") or f"criterion {i + 1}"), str(c.get("text") or ""), verdict,
-            VERDICTS.get(verdict, "unsure"), value + ("" if is_missing(n) else f", n = {number(n, '', 'n')}"),
+            VERDICTS.get(verdict, "unsure"), _measured(c),
             "" if is_missing(bound) else bound if isinstance(bound, str) else short(format(bound, "g")),
         ))  # fmt: skip
     return out
+
+
+def _measured(c: Mapping[str, Any]) -> str:
+    """A criterion's value with its interval, or what was lacking: `measured .79 [.72, .85], n = 96`."""
+    detail = str(c.get("detail") or "")
+    if is_missing(c.get("value")):
+        return f"not measured: {detail}" if detail else "not measured"
+    parts = ["measured " + number(c["value"], ".3f")]
+    if not is_missing(c.get("ci_low")) and not is_missing(c.get("ci_high")):
+        parts[0] += " " + interval(c["ci_low"], c["ci_high"], ".3f")
+    else:
+        parts.append(detail or interval(None, None, row=c))
+    if not is_missing(c.get("n")):
+        parts.append(f"n = {number(c['n'], '', 'n')}")
+    return ", ".join(parts)
 
 
 def reads_of_test(study: Study) -> list[LedgerEntry]:

@@ -57,7 +57,7 @@ def number(value: Any, spec: str = "", column: str = "") -> str:
     if spec.endswith("d"):
         value = round(value)
     text = format(value, spec)
-    return short(text) if spec.endswith("f") else text
+    return short(text) if spec.endswith(("f", "g")) else text
 
 
 def automatic(size: float) -> str:

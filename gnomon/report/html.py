@@ -149,7 +149,19 @@ def about(study: Study) -> dict[str, Any]:
         "description": str(mapping.get("description") or mapping.get("question") or ""),
         "sentence": sentence[:1].upper() + sentence[1:] + "." if sentence else "",
         "facts": [f for f in facts if f[1]],
+        "unfinished": unfinished(study),
     }
+
+
+def unfinished(study: Study) -> str:
+    """What is missing of a run that did not reach its end; "" for one that did."""
+    status = str(study.run.get("status") or "finished")
+    names = study.names()
+    waiting = [str(s.get("name")) for s in study.run.get("steps") or [] if s.get("name") not in names]
+    if status == "finished" and not waiting:
+        return ""
+    left = f" Steps without results: {', '.join(waiting)}." if waiting else ""
+    return f"The run is {status}; the page shows what stands in the folder.{left}"
 
 
 def task_name(task: Any) -> str:
@@ -245,11 +257,16 @@ def provenance(study: Study) -> dict[str, Any]:
     }
 
 
-GROUPS = (("Model", "model"), ("Versions", "versions"), ("Machine", "machine"))
+GROUPS = (("Model", "model"), ("Versions", "versions"), ("Machine", "machine"), ("Environment", "environment"))
 
 
 def _pairs(value: Any) -> list[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        return [(str(k), v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, default=str))
-                for k, v in value.items() if v is not None]  # fmt: skip
-    return [("name", str(value))] if value else []
+    if not isinstance(value, Mapping):
+        return [("name", str(value))] if value else []
+    return [(str(k), _said(str(k), v)) for k, v in value.items() if v is not None]
+
+
+def _said(key: str, value: Any) -> str:
+    if key.endswith("_bytes") and isinstance(value, int):
+        return size(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -75,6 +75,9 @@ def matches(values: pd.Series, wanted: Any) -> np.ndarray:
         return found | values.isna().to_numpy() if any(is_missing(w) for w in wanted) else found
     if is_missing(wanted):
         return values.isna().to_numpy(dtype=bool)
+    held = values.to_numpy() if isinstance(values.dtype, np.dtype) else None
+    if held is not None and held.dtype.kind in "biuf" and isinstance(wanted, int | float | np.number):
+        return held == wanted  # in the column's own width: 0.1 finds 0.1 in a float32 column
     return np.array([not is_missing(v) and bool(np.all(v == wanted)) for v in values], dtype=bool)
 
 

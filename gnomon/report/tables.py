@@ -86,10 +86,7 @@ def table_view(block: Table, artifact: Artifact) -> TableView:
     columns = [n for n in names if n not in ends]
     specs = {n: block.formats.get(n) or _spec(column(shown, n), n) for n in columns}
     cells = [[_cell(r, n, specs[n], merged.get(n)) for n in columns] for r in records(shown)]
-    headers = [
-        block.labels.get(n, n.replace("_", " ")) + (" [95% interval]" if n in merged and n not in block.labels else "")
-        for n in columns
-    ]
+    headers = [block.labels.get(n, n.replace("_", " ")) + (" [95% interval]" if n in merged else "") for n in columns]
     numeric = [is_numeric(column(shown, n)) for n in columns]
     return TableView(block.title, headers, numeric, cells, len(rows), f"{artifact.name}/{block.table}")
 
