@@ -13,8 +13,8 @@ from gnomon.nulls import detectable_auroc
 from gnomon.planned import BACK, KEEP, Plan, Planned, total_cost
 from gnomon.step import Cost
 from gnomon.store import META, Artifact
+from gnomon.text import duration, size
 
-ITEM = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 COLUMNS = ("step", "what", "rows", "tokens", "disk", "memory", "time", "why")
 
 
@@ -60,8 +60,7 @@ def memory(planned: Planned) -> int:
     own = planned.node.cost.memory_bytes
     if not planned.step.uses_model:
         return own
-    facts = planned.spec.facts()
-    return own + int(facts.get("parameters", 0)) * ITEM.get(planned.spec.dtype, 4)
+    return own + int(planned.spec.facts()["memory_bytes"])
 
 
 def seconds(plan: Plan, planned: Planned) -> float | None:
@@ -137,27 +136,6 @@ def _test_rows(planned: Planned) -> int:
     """Rows of the test split that a step will judge on."""
     splits = [planned.node.cost.splits, *(node.cost.splits for node in planned.kinds.get("generations", []))]
     return next((int(s["test"]) for s in splits if s.get("test")), 0)
-
-
-def size(count: float) -> str:
-    """Bytes in words: 1.2 GB; nothing for 0."""
-    if not count:
-        return ""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(time: float) -> str:
-    """Seconds in words: 40 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(time)
-    if whole < 60:
-        return f"{time:.1f} s" if time < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def folder_size(path: Path) -> int:

@@ -122,7 +122,7 @@ class StudyFile(_Strict):
     """The numbers the model computes in."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager"] = "sdpa"
     """The implementation of attention."""
     executor: str | dict[str, dict[str, Any]] = "local"
     """Where shards are worked on: a name, or {name: {options}} such as {local: {workers: 2}}."""

@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,21 +142,3 @@ def logged(file: Path | None, level: str, screen: Screen) -> Iterator[logging.Lo
             log.removeHandler(handler)
             handler.close()
         log.level, log.propagate = before
-
-
-def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = (), indent: str = "") -> str:
-    """Rows in aligned columns; numbers to the right."""
-    shown = [list(map(str, row)) for row in ([headers, *rows] if headers else rows)]
-    if not shown:
-        return ""
-    widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
-    numeric = [
-        all(not row[i] or row[i].lstrip("+-")[:1].isdigit() for row in shown[bool(headers) :])
-        for i in range(len(widths))
-    ]
-    lines = [
-        indent
-        + "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip()
-        for row in shown
-    ]
-    return "\n".join(lines)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
+import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +108,7 @@ def array_bytes(array: np.ndarray) -> list[bytes | memoryview]:
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, np.lib.format.header_data_from_array_1_0(array))
-    return [buffer.getvalue(), memoryview(array.reshape(-1).view(np.uint8)) if array.size else b""]
+    return [buffer.getvalue(), array.reshape(-1).view(np.uint8).data if array.size else b""]
 
 
 def table_bytes(table: pd.DataFrame | pa.Table, schema: pa.Schema | None = None) -> bytes:
@@ -123,12 +127,13 @@ def fit_dtype(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
     """Cast to the storage dtype; a float16 overflow or a NaN is refused by name, never written."""
     if not np.all(np.isfinite(values)):
         raise UserError(f"{what} holds NaN or infinite numbers", "finite activations", "try dtype: float32")
-    if dtype == "float16":
-        peak = float(np.abs(values).max(initial=0.0))
-        if peak > FLOAT16_MAX:
-            raise UserError(
-                f"{what} has |x| = {peak:.0f}, over float16's {FLOAT16_MAX:.0f}", "", "set capture.dtype: float32"
-            )
+    peak = float(np.abs(values).max(initial=0.0)) if dtype in ("float16", "float32") else 0.0
+    if dtype == "float16" and peak > FLOAT16_MAX:
+        raise UserError(
+            f"{what} has |x| = {peak:.0f}, over float16's {FLOAT16_MAX:.0f}", "", "set capture.dtype: float32"
+        )
+    if peak > np.finfo(np.float32).max:
+        raise UserError(f"{what} has |x| = {peak:.3g}, over float32's largest number", "finite float32 values")
     return np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
 
 
@@ -161,10 +166,11 @@ def _is_empty(path: Path) -> bool:
 
 @contextmanager
 def study_lock(path: Path) -> Iterator[None]:
-    """One writer per study: flock on `.lock`, which names host, pid and time; a second run is refused by name."""
+    """One writer per study: flock on `.lock`, which names host, pid and time; a second run is refused by name.
+
+    Where the disk has no flock (some network disks), a file `.lock.owner` that only one run can make takes its place.
+    """
     import fcntl
-    import socket
-    import time
 
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -174,18 +180,61 @@ def study_lock(path: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise UserError(
-                f"{path} is being written by {file.read().strip() or 'another run'}", "one run a study at a time",
-                "wait for it, or choose another --out",
-            ) from None  # fmt: skip
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                file.seek(0)
+                raise _locked(path, file.read().strip()) from None
+            with _owner_file(path / ".lock.owner"):
+                yield
+            return
         file.seek(0)
         file.truncate()
-        file.write(f"host {socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.write(_me())
         file.flush()
         try:
             yield
         finally:
             file.seek(0)
             file.truncate()
+
+
+def _me() -> str:
+    return f"host {socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+
+
+def _locked(path: Path, owner: str, do: str = "") -> UserError:
+    return UserError(f"{path} is being written by {owner or 'another run'}", "one run a study at a time",
+                     f"wait for it, or choose another --out{do}")  # fmt: skip
+
+
+@contextmanager
+def _owner_file(note: Path) -> Iterator[None]:
+    """A lock that is a file's existence; one that a dead process of this host left is taken over."""
+    while True:
+        try:
+            descriptor = os.open(note, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            break
+        except FileExistsError:
+            owner = note.read_text() if note.is_file() else ""
+            host, pid = re.search(r"host (\S+),", owner), re.search(r"pid (\d+)", owner)
+            if not (host and pid and host[1] == socket.gethostname() and not _alive(int(pid[1]))):
+                raise _locked(note.parent, owner, f", or delete {note} if that run is gone") from None
+            note.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(note, error) from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(_me())
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

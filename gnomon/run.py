@@ -31,6 +31,7 @@ from gnomon.registry import find
 from gnomon.step import Context
 from gnomon.store import META, Artifact, Study
 from gnomon.strict import build
+from gnomon.text import duration, size
 from gnomon.types import Executor
 from gnomon.writer import Writer, bring_back, finish_swaps, set_aside
 
@@ -75,7 +76,7 @@ def run_study(
             record.criteria = criteria.evaluate(loaded.study, Study(folder))
         from gnomon.report.html import build_report
 
-        log.info("report: %s", build_report(folder))
+        log.debug("report: %s", build_report(folder))
     return Study(folder)
 
 
@@ -185,8 +186,8 @@ def _make(planned: Planned, plan: Plan, log: logging.Logger, screen: Screen) -> 
         "executor": study.executor, "versions": machine.versions(), "machine": machine.machine(),
         "environment": machine.environment(),
     })  # fmt: skip
-    weight = budget.size(budget.folder_size(artifact.path))
-    log.info("%s: made in %s, %s", planned.name, budget.duration(seconds), weight,
+    weight = size(budget.folder_size(artifact.path))
+    log.info("%s: made in %s, %s", planned.name, duration(seconds), weight,
              extra={"step": planned.name, "seconds": round(seconds, 3)})  # fmt: skip
 
 

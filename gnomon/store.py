@@ -186,8 +186,13 @@ class ShardedArray:
             yield from part
 
     def __getitem__(self, index: Any) -> np.ndarray:
+        if isinstance(index, tuple):
+            first, rest = index[0], index[1:]
+            return self[first][rest if isinstance(first, int | np.integer) else (slice(None), *rest)]
         if isinstance(index, int | np.integer):
             i = int(index) + (len(self) if index < 0 else 0)
+            if not 0 <= i < len(self):
+                raise IndexError(f"row {index} of {len(self)}")
             part = int(np.searchsorted(self.starts, i, side="right")) - 1
             return self.parts[part][i - self.starts[part]]
         if isinstance(index, slice):
@@ -202,7 +207,12 @@ class ShardedArray:
             index = np.arange(start, stop, step)
         index = np.asarray(index)
         if index.dtype == bool:
+            if len(index) != len(self):
+                raise IndexError(f"a mask of {len(index)} over {len(self)} rows")
             index = np.flatnonzero(index)
+        index = np.where(index < 0, index + len(self), index).astype(np.int64)
+        if len(index) and not (index.min() >= 0 and index.max() < len(self)):
+            raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")
         out = np.empty((len(index), *self.shape[1:]), self.dtype)
         which = np.searchsorted(self.starts, index, side="right") - 1
         for part in np.unique(which):

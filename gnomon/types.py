@@ -137,6 +137,8 @@ class Site:
             return text
         if text == "embed":
             return cls("embed")
+        if str(text).startswith("embed."):
+            raise UserError(f"site {text!r} names a layer", "the embedding has none", "write embed")
         match = re.fullmatch(r"([a-z_]+)\.(\d+)(?:\.(\d+))?", str(text))
         component = str(text).split(".")[0]
         if component not in COMPONENTS:
@@ -160,8 +162,11 @@ class Site:
             text = str(pattern)
             component, _, rest = text.partition(".")
             span = re.fullmatch(r"(\d+)-(\d+)", rest)
-            if component not in COMPONENTS:
-                cls.parse(text)
+            if component not in COMPONENTS or component == "embed":
+                out[cls.parse(text)] = None
+                continue
+            if span and int(span[1]) > int(span[2]):
+                raise UserError(f"site {text!r} runs backwards", f"write {component}.{span[2]}-{span[1]}")
             if rest == "*":
                 layers: Sequence[int] = range(n_layers)
             elif span:
@@ -212,7 +217,7 @@ class Site:
         return cls(component, int(match[1]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Activations:
     """A read-only view of what was captured at one site and position.
 
@@ -258,7 +263,7 @@ class Activations:
 DirectionKind = Literal["probe", "difference", "neuron", "feature", "head", "random", "logit", "given"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Direction:
     """A vector at a site: the currency between analysis and causal test. Never zero, always finite.
 
@@ -331,7 +336,12 @@ class Direction:
         if vector.ndim == 2 and 1 in vector.shape:
             vector = vector.reshape(-1)
         side_file = path.with_suffix(".json")
-        side = json.loads(side_file.read_text()) if side_file.is_file() else {}
+        try:
+            side = json.loads(side_file.read_text()) if side_file.is_file() else {}
+        except ValueError as error:
+            raise UserError(
+                f"{side_file} is not readable JSON ({error})", "", "mend it, or take it away and give a site"
+            ) from None
         if site is None and "site" not in side and "hook_name" in side:
             site = Site.from_lens_name(side["hook_name"])
         where = site if site is not None else side.get("site")

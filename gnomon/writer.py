@@ -41,6 +41,7 @@ class Shard:
     root: Path
     index: int
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: dict[str, np.ndarray] = field(default_factory=dict)
 
     def _put(self, relative: str, data: Chunks) -> None:
         size, digest = write_bytes(self.root / relative, data)
@@ -57,10 +58,22 @@ class Shard:
     def activations(
         self, site: Site, position: str, values: np.ndarray, rows: np.ndarray, offsets: np.ndarray | None, dtype: str
     ) -> None:
-        """Write values of one site and position (`[m, d]`, or `[tokens, d]` with offsets `[m + 1]`) and their rows."""
+        """Write values of one site and position (`[m, d]`, or `[tokens, d]` with offsets `[m + 1]`) and their rows.
+
+        Rows are ascending, and the same for every site of a position: ValueError otherwise.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        whole = len(rows) if offsets is None else int(offsets[-1])
+        if len(values) != whole or (offsets is not None and len(offsets) != len(rows) + 1):
+            raise ValueError(f"{site}@{position}: {len(values)} vectors for {len(rows)} rows")
+        before = self.rows.setdefault(position, rows)
+        if not np.array_equal(before, rows) or np.any(np.diff(rows) <= 0):
+            raise ValueError(
+                f"{site}@{position}: rows that are not ascending, or not those of the position's other sites"
+            )
         self.array(f"activations/{site}@{position}", fit_dtype(values, dtype, f"{site}@{position}"))
         if f"activations/rows@{position}/{self.index:05d}.npy" not in self.files:
-            self.array(f"activations/rows@{position}", np.asarray(rows, dtype=np.int64))
+            self.array(f"activations/rows@{position}", rows)
             if offsets is not None:
                 self.array(f"activations/offsets@{position}", np.asarray(offsets, dtype=np.int64))
 
@@ -138,7 +151,7 @@ class Writer:
             try:
                 value = json.loads(marker.read_text())
                 files = value["files"]
-            except (ValueError, KeyError, OSError):
+            except (ValueError, KeyError, TypeError, OSError):
                 continue
             if all(
                 (self.path / f).is_file() and (self.path / f).stat().st_size == v["bytes"] for f, v in files.items()

@@ -1,0 +1,196 @@
+"""What the command line prints of studies and steps: plain text made from tables, without a model."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from gnomon.blocks import Figure, Table, Text, Tokens
+from gnomon.budget import folder_size
+from gnomon.errors import UserError, unknown
+from gnomon.store import META, Artifact, Study
+from gnomon.text import duration, size, table
+
+WIDTH = 110
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Facts of a study's folder, or of a step's (STUDY/STEP), as plain JSON."""
+    folder = Path(path)
+    if (folder / META).is_file():
+        return _step(Artifact(folder))
+    if not folder.is_dir() and (folder.parent / "run.json").is_file():
+        raise unknown(f"step in {folder.parent}", folder.name, Study(folder.parent).names())
+    study = Study(folder)
+    record = {str(step["name"]): step for step in study.run.get("steps", [])}
+    steps = [_brief(artifact) | {"kept": bool(record.get(artifact.name, {}).get("kept"))} for artifact in study]
+    waiting = [name for name in record if name not in study.names()]
+    report = folder / "report.html"
+    return {
+        "study": str(folder), "title": study.run.get("title", ""), "status": study.run.get("status", ""),
+        "model": study.run.get("model", {}), "seed": study.run.get("seed"), "started": study.run.get("started"),
+        "finished": study.run.get("finished"), "command": study.run.get("command", ""), "steps": steps,
+        "not_made": waiting, "headlines": _headlines(study), "criteria": study.run.get("criteria", []),
+        "report": str(report) if report.is_file() else "",
+    }  # fmt: skip
+
+
+def _brief(artifact: Artifact) -> dict[str, Any]:
+    meta = artifact.meta
+    return {
+        "name": artifact.name, "step": meta.get("step"), "version": meta.get("version"),
+        "fingerprint": artifact.fingerprint, "seconds": meta.get("seconds"), "bytes": folder_size(artifact.path),
+        "tables": {name: _rows(artifact, name) for name in artifact.tables()},
+    }  # fmt: skip
+
+
+def _step(artifact: Artifact) -> dict[str, Any]:
+    meta = artifact.meta
+    columns = {name: list(_schema(artifact, name)) for name in artifact.tables()}
+    shapes = {name: list(artifact.array(name).shape) for name in artifact.arrays()}
+    return _brief(artifact) | {
+        "options": artifact.options, "inputs": meta.get("inputs", {}), "columns": columns, "arrays": shapes,
+        "activations": [f"{site}@{position}" for site, position in artifact.sites()], "model": meta.get("model", {}),
+        "started": meta.get("started"), "peak_memory_bytes": meta.get("peak_memory_bytes"),
+        "ledger": meta.get("ledger", []),
+    }  # fmt: skip
+
+
+def _files(artifact: Artifact, name: str) -> list[Path]:
+    whole = artifact.path / f"{name}.parquet"
+    return [whole] if whole.is_file() else sorted((artifact.path / name).glob("*.parquet"))
+
+
+def _rows(artifact: Artifact, name: str) -> int:
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(path).num_rows for path in _files(artifact, name))
+
+
+def _schema(artifact: Artifact, name: str) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return [str(column) for column in pq.read_schema(_files(artifact, name)[0]).names]
+
+
+def _headlines(study: Study) -> list[str]:
+    from gnomon.report.resolve import headlines
+
+    return headlines(study)
+
+
+def problems(path: str | Path) -> list[str]:
+    """What is wrong with the files of a study or step, a line each, and the command that makes the step anew."""
+    folder = Path(path)
+    steps = [Artifact(folder)] if (folder / META).is_file() else list(Study(folder))
+    found = []
+    for artifact in steps:
+        bad = artifact.verify()
+        found += bad
+        if bad:
+            found.append(f"make it anew: gnomon run {artifact.path.parent / 'study.yaml'} --remake {artifact.name}")
+    return found
+
+
+def transcripts(path: str | Path, count: int) -> list[dict[str, Any]]:
+    """The first transcripts of a study's (or step's) generations: right, wrong and unparsed in turn."""
+    from gnomon.report.tables import token_view
+
+    folder = Path(path)
+    steps = [Artifact(folder)] if (folder / META).is_file() else list(Study(folder))
+    generations = (a for a in steps if "generations" in a.tables())
+    made = next((a for a in generations if {"prompt", "text"} <= set(_schema(a, "generations"))), None)
+    if made is None:
+        raise UserError(f"{folder} has no transcripts", "a step that generates text")
+    view = token_view(Tokens("generations", limit=count), made)
+    return [{"name": t.name, "mark": t.mark, "prompt": t.prompt, "text": t.text, "target": t.target, "answer": t.answer}
+            for t in view.items]  # fmt: skip
+
+
+def render(facts: dict[str, Any]) -> str:
+    """Facts of a study or a step as text."""
+    parts = [_render_study(facts) if "study" in facts else _render_step(facts)]
+    for example in facts.get("examples", []):
+        head = f"[{example['mark']}] {example['name']}   target: {example['target']}   read: {example['answer']}"
+        prompt = textwrap.indent(example["prompt"].rstrip(), "  | ", lambda line: True)
+        parts.append("\n".join((head, prompt, textwrap.indent(example["text"].strip(), "  > ", lambda line: True))))
+    if "problems" in facts:
+        parts.append("\n".join(facts["problems"]) or "every file is as it was written")
+    return "\n\n".join(parts)
+
+
+def _render_study(facts: dict[str, Any]) -> str:
+    model = facts["model"]
+    head = [
+        facts["title"] or facts["study"],
+        f"{model.get('name', '')} in {model.get('dtype', '')}, seed {facts['seed']}",
+    ]
+    head.append(f"{facts['status']}, begun {facts['started']}")
+    rows = [(s["name"], str(s["step"]), duration(s["seconds"] or 0), size(s["bytes"]),
+             ", ".join(f"{table} {rows}" for table, rows in s["tables"].items())) for s in facts["steps"]]  # fmt: skip
+    parts = ["\n".join(head), table(rows, ("name", "step", "time", "size", "tables and rows"), "  ")]
+    if facts["not_made"]:
+        parts.append(f"not made yet: {', '.join(facts['not_made'])}; go on with: {facts['command']}")
+    parts += [text for text in (_findings(facts["headlines"]), _criteria(facts["criteria"])) if text]
+    return "\n\n".join([*parts, *([f"report: {facts['report']}"] if facts["report"] else [])])
+
+
+def _render_step(facts: dict[str, Any]) -> str:
+    head = f"{facts['name']}: step {facts['step']}, version {facts['version']}, fingerprint {facts['fingerprint'][:16]}"
+    cost = f"made {facts['started']} in {duration(facts['seconds'] or 0)}, {size(facts['bytes'])}"
+    parts = [head + "\n" + cost]
+    parts.append(
+        "options\n"
+        + table([(key, json.dumps(value, ensure_ascii=False)) for key, value in facts["options"].items()], indent="  ")
+    )
+    inputs = [(key, record["name"], str(record["fingerprint"])[:16]) for key, record in facts["inputs"].items()]
+    parts += ["reads\n" + table(inputs, indent="  ")] if inputs else []
+    tables = [(name, f"{rows}", ", ".join(facts["columns"][name])) for name, rows in facts["tables"].items()]
+    parts += ["tables\n" + table(tables, ("name", "rows", "columns"), "  ")] if tables else []
+    arrays = [(name, " x ".join(map(str, shape))) for name, shape in facts["arrays"].items()]
+    parts += ["arrays\n" + table(arrays, indent="  ")] if arrays else []
+    parts += [f"activations: {', '.join(facts['activations'])}"] if facts["activations"] else []
+    reads = [(f"{entry.get('rows')}", str(entry.get("why"))) for entry in facts["ledger"]]
+    parts += ["reads of the test split\n" + table(reads, ("rows", "why"), "  ")] if reads else []
+    return "\n\n".join(parts)
+
+
+def findings(study: Study) -> str:
+    """What a run says at its end: headline findings, criteria, and where the report lies."""
+    parts = [_findings(_headlines(study)), _criteria(study.run.get("criteria", []))]
+    return "\n\n".join([*(part for part in parts if part), f"report: {study.path / 'report.html'}"])
+
+
+def _findings(headlines: list[str]) -> str:
+    return "\n".join(textwrap.fill(line, WIDTH, initial_indent="* ", subsequent_indent="  ") for line in headlines)
+
+
+def _criteria(criteria: list[dict[str, Any]]) -> str:
+    rows = []
+    for c in criteria:
+        value = "" if c.get("value") is None else f"{c['value']:.3f}"
+        value += "" if c.get("ci_low") is None else f" [{c['ci_low']:.3f}, {c['ci_high']:.3f}]"
+        rows.append((c["verdict"], c["name"], value, c.get("bound", ""), c.get("detail", "")))
+    return "criteria\n" + table(rows, indent="  ") if rows else ""
+
+
+def page(artifact: Artifact) -> str:
+    """A step's own section as text: sentences and tables; charts stay in the report."""
+    from gnomon.report.resolve import render_text
+    from gnomon.report.sections import summarise
+    from gnomon.report.tables import table_view
+
+    parts = []
+    for block in summarise(artifact).blocks:
+        if isinstance(block, Text):
+            mark = "" if block.kind in ("text", "headline") else f"{block.kind}: "
+            parts.append(textwrap.fill(mark + render_text(block, artifact), WIDTH))
+        elif isinstance(block, Table):
+            view = table_view(block, artifact)
+            rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in view.rows]
+            parts.append("\n".join(filter(None, (view.title, table(rows, view.headers, "  ")))))
+        else:
+            assert isinstance(block, Figure | Tokens)
+    return "\n\n".join([*parts, f"the whole: {artifact.path.parent / 'report.html'}"])
