@@ -1,8 +1,8 @@
-"""Keys and values of past tokens, in preallocated buffers where a token's slot is its position in its own row.
+"""Keys and values of past tokens, in preallocated buffers.
 
-Hugging Face's caches concatenate at every step and need left padding for rows of different lengths. Here every row
-writes at its own next position, so positions need no offset, no row is padded on the left, and a batch of equal
-lengths needs no mask.
+Hugging Face's caches concatenate at every step. Here a row's token at position p lies in slot p + shift of its row:
+shifts are 0 until `align` moves shorter rows to the right once, so that all rows end at the same slot and every
+decoding step writes one slice. A batch of equal lengths needs no shift and no mask.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CHUNK = 64
 
 
 class KVCache:
-    """Keys and values `[rows, kv_heads, slots, d_head]` a layer; `lengths[row]` tokens are filled in each row.
+    """Keys and values `[rows, kv_heads, slots, d_head]` a layer; row i holds `lengths[i]` tokens from slot shifts[i].
 
     Hugging Face's attention modules call `update`; everything else is called by the body that runs the blocks.
     """
@@ -26,27 +26,29 @@ class KVCache:
         self.keys: list[torch.Tensor | None] = [None] * n_layers
         self.values: list[torch.Tensor | None] = [None] * n_layers
         self.lengths: list[int] = []
+        self.shifts: list[int] = []
         self.reserve = reserve
-        self._slots: torch.Tensor | None = None  # [rows, new tokens], where rows differ in length
+        self._past = 0  # slots before this chunk, in the row that reaches furthest
+        self._slots: torch.Tensor | None = None  # [rows, new tokens], where rows do not end at the same slot
 
     def begin(self, rows: int, width: int, device: torch.device) -> None:
-        """Announce a chunk of `width` new slots for each of `rows` rows."""
+        """Announce a chunk of `width` new tokens for each of `rows` rows."""
         if not self.lengths:
-            self.lengths = [0] * rows
+            self.lengths, self.shifts = [0] * rows, [0] * rows
         if len(self.lengths) != rows:
             raise ValueError(f"the cache holds {len(self.lengths)} rows, the batch {rows}")
-        self._slots = None
-        if len(set(self.lengths)) > 1:
-            starts = torch.tensor(self.lengths, device=device)
-            self._slots = starts[:, None] + torch.arange(width, device=device)[None]
+        ends = [length + shift for length, shift in zip(self.lengths, self.shifts, strict=True)]
+        self._past, self._slots = max(ends), None
+        if min(ends) != self._past:
+            self._slots = torch.tensor(ends, device=device)[:, None] + torch.arange(width, device=device)[None]
 
     def advance(self, counts: Sequence[int]) -> None:
         """Count the chunk's real tokens; slots written beyond them (padding) are overwritten by the next chunk."""
         self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Slots that are filled in the longest row (part of Hugging Face's cache interface)."""
-        return max(self.lengths, default=0)
+        """Slots before this chunk (part of Hugging Face's cache interface)."""
+        return self._past
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *_: Any, **__: Any
@@ -55,16 +57,14 @@ class KVCache:
         return self._store(self.keys, key, layer_idx), self._store(self.values, value, layer_idx)
 
     def _store(self, buffers: list[torch.Tensor | None], new: torch.Tensor, layer: int) -> torch.Tensor:
-        past, width = self.get_seq_length(), new.shape[2]
-        end = past + width
-        old = buffers[layer]
-        if new.requires_grad and past:  # a graph must not run through the shared buffer
-            return self._joined(old, new, past)
+        past, old = self._past, buffers[layer]
+        end = past + new.shape[2]
+        if new.requires_grad:
+            if past:  # a graph must not run through the shared buffer
+                return self._joined(old, new)
+            new = new.clone() if old is not None else new
         if old is None or old.shape[2] < end:
-            grown = new.new_zeros(new.shape[0], new.shape[1], end + max(CHUNK, self.reserve), new.shape[3])
-            if old is not None:
-                grown[:, :, : old.shape[2]] = old
-            buffers[layer] = old = grown
+            old = buffers[layer] = self._grown(old, new, end)
         if self._slots is None:
             old[:, :, past:end] = new.detach()
         else:
@@ -72,28 +72,46 @@ class KVCache:
             old[rows, :, self._slots] = new.detach().transpose(1, 2)
         return new if past == 0 else old[:, :, :end]
 
-    def _joined(self, old: torch.Tensor | None, new: torch.Tensor, past: int) -> torch.Tensor:
+    def _grown(self, old: torch.Tensor | None, like: torch.Tensor, end: int) -> torch.Tensor:
+        grown = like.new_zeros(like.shape[0], like.shape[1], end + max(CHUNK, self.reserve), like.shape[3])
+        if old is not None:
+            grown[:, :, : old.shape[2]] = old
+        return grown
+
+    def _joined(self, old: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
         if old is None:
             raise ValueError("the cache holds no keys for this layer")
         if self._slots is None:
-            return torch.cat([old[:, :, :past], new], dim=2)
-        grown = torch.cat([old[:, :, :past], torch.zeros_like(new)], dim=2)
-        index = self._slots[:, None, :, None].expand_as(new)
-        return grown.scatter(2, index, new)
+            return torch.cat([old[:, :, : self._past], new], dim=2)
+        grown = torch.cat([old[:, :, : self._past], torch.zeros_like(new)], dim=2)
+        return grown.scatter(2, self._slots[:, None, :, None].expand_as(new), new)
 
-    def select(self, rows: Sequence[int], copies: int = 1) -> KVCache:
-        """A new cache of some rows (a row may be named more than once); the buffers are copied."""
-        out = KVCache(len(self.keys), self.reserve)
-        out.lengths = [self.lengths[row] for row in rows for _ in range(copies)]
-        end = max(out.lengths, default=0)
-        for source, target in ((self.keys, out.keys), (self.values, out.values)):
-            for layer, buffer in enumerate(source):
+    def align(self) -> None:
+        """Move shorter rows to the right, once, so that every row ends at the same slot."""
+        ends = [length + shift for length, shift in zip(self.lengths, self.shifts, strict=True)]
+        moves = [max(ends) - end for end in ends]
+        if not any(moves):
+            return
+        for buffers in (self.keys, self.values):
+            for layer, buffer in enumerate(buffers):
                 if buffer is None:
                     continue
-                index = torch.tensor(list(rows), device=buffer.device).repeat_interleave(copies)
-                kept = buffer.new_zeros(len(index), buffer.shape[1], end + max(CHUNK, self.reserve), buffer.shape[3])
-                kept[:, :, :end] = buffer[index, :, :end]
-                target[layer] = kept
+                slots = torch.arange(buffer.shape[2], device=buffer.device)[None]
+                source = (slots - torch.tensor(moves, device=buffer.device)[:, None]).clamp(min=0)
+                index = source[:, None, :, None].expand(-1, buffer.shape[1], -1, buffer.shape[3])
+                buffers[layer] = buffer.gather(2, index)
+        self.shifts = [shift + move for shift, move in zip(self.shifts, moves, strict=True)]
+
+    def select(self, rows: Sequence[int], copies: int = 1) -> KVCache:
+        """A new cache of some rows, each `copies` times over; the buffers are copied."""
+        out = KVCache(len(self.keys), self.reserve)
+        chosen = [row for row in rows for _ in range(copies)]
+        out.lengths = [self.lengths[row] for row in chosen]
+        out.shifts = [self.shifts[row] for row in chosen]
+        for source, target in ((self.keys, out.keys), (self.values, out.values)):
+            for layer, buffer in enumerate(source):
+                if buffer is not None:
+                    target[layer] = buffer[torch.tensor(chosen, device=buffer.device)]
         return out
 
     def crop(self, lengths: Sequence[int]) -> None:

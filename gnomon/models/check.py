@@ -34,7 +34,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class _Shift:
-    """An edit for checks: adds a fixed pattern, scaled by strength and the site's own size."""
+    """An edit for checks: adds a fixed pattern, scaled by strength and by each vector's own size."""
 
     site: Site
     strength: float = 1.0
@@ -42,7 +42,7 @@ class _Shift:
 
     def edit(self, x: Any, rows: Any, positions: Any) -> Any:
         wave = torch.cos(torch.arange(x.shape[-1], device=x.device, dtype=torch.float32)).to(x.dtype)
-        return x + self.strength * wave * x.abs().mean()
+        return x + self.strength * wave * x.abs().mean(-1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -194,14 +194,13 @@ def check_model(model: Model) -> list[CheckResult]:
 
 
 def quick_check(model: Model) -> list[CheckResult]:
-    """The part that every load runs: streams, Hugging Face's logits, one edit, hooks gone."""
-    prompts, middle = _prompts(model)[1::2], model.n_layers // 2
-    sites = [Site("resid_post", middle)]
+    """The part that every load runs, on one short prompt: streams, Hugging Face's logits, an edit, hooks gone."""
+    prompts, site = _prompts(model)[1:2], Site("resid_post", model.n_layers // 2)
     return [
         _streams(model, prompts, range(model.n_layers)),
-        _reference(model, prompts[:1]),
-        *_edits(model, prompts, sites),
-        _hooks_gone(model, prompts, sites),
+        _reference(model, prompts),
+        _edits(model, prompts, [site])[0],
+        _hooks_gone(model, prompts, [site]),
     ]
 
 

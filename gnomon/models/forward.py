@@ -62,10 +62,11 @@ def forward(
     from gnomon.models.model import Out
 
     ids, counts = model.batch(tokens)
-    starts = list(cache.lengths) if cache is not None and cache.lengths else None
-    layout = Layout(counts, ids.shape[1], model.device, starts, prompt_lens, rows)
+    starts = shifts = None
     if cache is not None:
         cache.begin(len(counts), ids.shape[1], model.device)
+        starts, shifts = cache.lengths, cache.shifts
+    layout = Layout(counts, ids.shape[1], model.device, starts, prompt_lens, rows, shifts)
     if grad and any(site.head is not None for site in read):
         raise UserError("a gradient at one head's z", "z of the whole layer", "read z.L and slice its gradient")
     frozen = freezing.check_freezes(freeze)

@@ -1,8 +1,7 @@
 """Decoding with a key-value cache, capturing the wanted sites and positions in the same pass.
 
 The prompt runs right-padded and without a mask, so its activations are the bytes that `forward` gives; then one token
-a row and step. Every row writes at its own next cache slot: no left padding, and a batch of equal lengths never needs
-a mask. A finished row stays until half of the batch is finished, then the rest moves on alone: a rule of the data only,
+a row and step. Only a batch whose prompts differ in length needs a mask. A finished row stays until half of the batch is finished, then the rest moves on alone: a rule of the data only,
 so the same batch gives the same bytes.
 """
 
@@ -155,6 +154,7 @@ class _Decoder:
         x = self._blocks(ids, layout, model.n_layers)
         self.store.prompt, self.taps.values, self.taps.keep = self.taps.values, {}, None
         self.cache.advance(lengths)
+        self.cache.align()
         return model.logits_from(x[index, ends])
 
     def _step(self) -> torch.Tensor | None:
@@ -164,16 +164,28 @@ class _Decoder:
         ids = torch.tensor([[row.ids[-1]] for row in rows], device=model.device)
         counts = [int(self._waiting(row)) for row in rows]
         prompt_lens = [len(row.prompt) for row in rows]
-        layout = Layout(counts, 1, model.device, self.cache.lengths, prompt_lens, self.active)
+        layout = Layout(
+            counts, 1, model.device, self.cache.lengths, prompt_lens, self.active, self.cache.shifts
+        )
         self.taps.layout = layout
         x = self._blocks(ids, layout, model.n_layers if need else self.taps.last_layer + 1)
         self.cache.advance([1] * len(rows))
         self.steps += 1
         for row in rows:
             row.fed += 1
-        if self.store.sites and self.wants_response:
+        if self.store.groups and self.wants_response:
             self.store.add(self.taps.values, self.active, self.ring)
+            self._pin()
         return model.logits_from(x[:, 0]) if need else None
+
+    def _pin(self) -> None:
+        """Keep the last response token of rows that are done, before a later step pushes it out of the ring."""
+        if self.ring is None:
+            return
+        for i in self.active:
+            row = self.rows[i]
+            if row.finish is not None and row.kept <= row.fed and (i, row.kept - 1) not in self.store.pinned:
+                self.store.pin(i, row.kept - 1)
 
     def _blocks(self, ids: torch.Tensor, layout: Layout, stop: int) -> torch.Tensor:
         self.cache.begin(ids.shape[0], ids.shape[1], ids.device)
@@ -239,7 +251,9 @@ class _Decoder:
     def result(self) -> Generated:
         prompt_lens = [len(row.prompt) for row in self.rows]
         kept = [row.kept for row in self.rows]
-        acts = {site: SiteActs(site, self.store, prompt_lens, kept) for site in self.store.sites}
+        acts = {
+            site: SiteActs(site, self.store, place, prompt_lens, kept) for site, place in self.store.sites.items()
+        }
         return Generated([self._response(row) for row in self.rows], prompt_lens, acts, self.steps)
 
     def _response(self, row: _Row) -> Response:

@@ -40,34 +40,48 @@ class Response:
 class Store:
     """Activations as they came: the prompt's, and a stack for every decoding step, sites grouped by width."""
 
-    sites: dict[Site, tuple[int, int]]
-    """site -> (group, index within the group's stack)"""
+    groups: list[list[Site]]
+    """Sites of equal width."""
     prompt: dict[Site, torch.Tensor] = field(default_factory=dict)
     """`[rows, width, d]` where prompt tokens are kept, else `[rows, d]` of the last one."""
     whole_prompt: bool = False
     steps: list[tuple[dict[int, int], list[torch.Tensor]] | None] = field(default_factory=list)
-    """For each fed response token: (row -> slot, [stack `[sites, slots, d]` of each group]); None where dropped."""
+    """For each fed response token: (row -> slot, [stack `[slots, sites, d]` of each group]); None where dropped."""
+    pinned: dict[tuple[int, int], list[torch.Tensor]] = field(default_factory=dict)
+    """(row, step) -> [`[sites, d]` of each group]: kept when the step itself is dropped."""
 
     @classmethod
     def of(cls, sites: Sequence[Site], widths: Sequence[int], whole_prompt: bool) -> Store:
-        groups = {width: number for number, width in enumerate(dict.fromkeys(widths))}
-        counts = [0] * len(groups)
-        table: dict[Site, tuple[int, int]] = {}
-        for site, width in zip(sites, widths, strict=True):
-            group = groups[width]
-            table[site] = (group, counts[group])
-            counts[group] += 1
-        return cls(table, whole_prompt=whole_prompt)
+        """An empty store for sites of the given widths."""
+        groups: dict[int, list[Site]] = {}
+        for site, width in dict(zip(sites, widths, strict=True)).items():
+            groups.setdefault(width, []).append(site)
+        return cls(list(groups.values()), whole_prompt=whole_prompt)
+
+    @property
+    def sites(self) -> dict[Site, tuple[int, int]]:
+        """site -> (group, index within the group's stack)."""
+        return {site: (g, i) for g, group in enumerate(self.groups) for i, site in enumerate(group)}
 
     def add(self, values: dict[Site, torch.Tensor], rows: Sequence[int], ring: int | None) -> None:
         """Keep one step's `[slots, 1, d]` values; only the newest `ring` steps stay where a ring is given."""
-        groups: list[list[torch.Tensor]] = [[] for _ in {group for group, _ in self.sites.values()}]
-        for site, (group, _) in self.sites.items():
-            groups[group].append(values[site][:, 0])
-        stacks = [torch.stack(group) for group in groups]
+        stacks = [torch.cat([values[site] for site in group], dim=1) for group in self.groups]
         self.steps.append(({row: slot for slot, row in enumerate(rows)}, stacks))
         if ring is not None and len(self.steps) > ring:
             self.steps[-ring - 1] = None
+
+    def pin(self, row: int, step: int) -> None:
+        """Keep one row of one step, whatever happens to the step."""
+        kept = self.steps[step] if 0 <= step < len(self.steps) else None
+        if kept is not None and row in kept[0]:
+            self.pinned[row, step] = [stack[kept[0][row]].clone() for stack in kept[1]]
+
+    def find(self, group: int, index: int, row: int, step: int) -> torch.Tensor | None:
+        """`[d]` of a response token, or None where it is not there."""
+        if (row, step) in self.pinned:
+            return self.pinned[row, step][group][index]
+        kept = self.steps[step] if 0 <= step < len(self.steps) else None
+        return kept[1][group][kept[0][row], index] if kept is not None and row in kept[0] else None
 
 
 @dataclass
@@ -76,6 +90,8 @@ class SiteActs:
 
     site: Site
     store: Store
+    place: tuple[int, int]
+    """(group, index within the group) in the store's stacks."""
     prompt_lens: list[int]
     response_lens: list[int]
 
@@ -88,9 +104,8 @@ class SiteActs:
                 return prompt[row, token_index]
             if prompt is not None and step == -1:
                 return prompt[row]
-        elif step < len(self.store.steps) and (kept := self.store.steps[step]) is not None and row in kept[0]:
-            group, index = self.store.sites[self.site]
-            return kept[1][group][index, kept[0][row]]
+        elif (found := self.store.find(*self.place, row, step)) is not None:
+            return found
         raise UserError(f"{self.site} of row {row}, token {token_index} was not captured", "a captured position")
 
     def last_prompt(self) -> torch.Tensor:

@@ -26,7 +26,8 @@ class Layout:
     """A right-padded chunk: slot t of row i holds the token at position starts[i] + t, for t < counts[i].
 
     `prompt_lens[i]` counts the prompt's tokens; a later position is generated. `rows[i]` is the row's number in the
-    caller's batch, which stays the same when finished rows leave.
+    caller's batch, which stays the same when finished rows leave. `shifts[i]`: how far to the right of its position a
+    cached token of row i lies.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Layout:
         starts: Sequence[int] | None = None,
         prompt_lens: Sequence[int] | None = None,
         rows: Sequence[int] | None = None,
+        shifts: Sequence[int] | None = None,
     ) -> None:
         self.counts, self.width, self.device = list(counts), width, device
         self.starts = list(starts) if starts is not None else [0] * len(self.counts)
         ends = [start + count for start, count in zip(self.starts, self.counts, strict=True)]
         self.prompt_lens = list(prompt_lens) if prompt_lens is not None else ends
         self.rows = list(rows) if rows is not None else list(range(len(self.counts)))
+        self.shifts = list(shifts) if shifts else [0] * len(self.counts)
         self._cache: dict[Where, Selection | None] = {}
 
     def select(self, where: Where) -> Selection | None:
@@ -110,21 +113,25 @@ def positions_of(layout: Layout) -> torch.Tensor:
 def causal_mask(
     layout: Layout, positions: torch.Tensor, window: int | None, always: bool = False
 ) -> torch.Tensor | None:
-    """The boolean attention mask `[1 or rows, 1, width, keys]`, or None where plain causality already says it.
+    """The boolean attention mask `[1 or rows, 1, width, slots]`, or None where plain causality already says it.
 
     Right padding needs none: a padded slot lies after every real token of its row, which never looks ahead. A mask is
     needed where cached rows differ in length, where a chunk of several tokens follows cached ones, and where a
     sliding window (a query sees `window` tokens, itself included) is shorter than the text. `always` builds it anyway.
     """
-    past = max(layout.starts, default=0)
+    past = max((a + b for a, b in zip(layout.starts, layout.shifts, strict=True)), default=0)
     total = past + layout.width
     windowed = window is not None and total > window
-    ragged = len(set(layout.starts)) > 1
+    ragged = len(set(layout.starts)) > 1 or any(layout.shifts)
     if not (always or windowed or ragged or (past and layout.width > 1)):
         return None
     keys = torch.arange(total, device=layout.device)
+    if any(layout.shifts):
+        keys = keys - torch.tensor(layout.shifts, device=layout.device)[:, None, None, None]
     query = positions[:, None, :, None]
     mask = keys <= query
+    if any(layout.shifts):
+        mask = mask & (keys >= 0)
     if window is not None:
         mask = mask & (keys > query - window)
     return mask
