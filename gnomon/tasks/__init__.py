@@ -1,1 +1,14 @@
-TASKS: dict[str, str] = {}
+"""Where labelled examples come from: one file per task."""
+
+TASKS: dict[str, str] = {
+    "camel_math": "gnomon.tasks.camel_math:CamelMath",
+    "capitals": "gnomon.tasks.capitals:Capitals",
+    "gsm8k": "gnomon.tasks.gsm8k:Gsm8k",
+    "jsonl": "gnomon.tasks.jsonl:Jsonl",
+    "logic": "gnomon.tasks.logic:Logic",
+    "mawps": "gnomon.tasks.mawps:Mawps",
+    "products": "gnomon.tasks.products:Products",
+    "reasoning_gym": "gnomon.tasks.reasoning_gym:ReasoningGym",
+    "sums": "gnomon.tasks.sums:Sums",
+    "svamp": "gnomon.tasks.svamp:Svamp",
+}
