@@ -144,6 +144,33 @@ def test_no_rows_make_an_empty_chart(artifact):
         assert "no data" in c.description
 
 
+def test_a_large_table_is_thinned_and_the_figure_says_so(tmp_path):
+    n = 50_000
+    table = pd.DataFrame({"x": np.arange(n), "y": np.sin(np.arange(n)), "name": [f"c{i}" for i in range(n)]})
+    large = step(tmp_path, "large", "x:Y", {"t": table})
+    c = chart(Figure("scatter", "t", "x", "y"), large)
+    assert len(c.data[0]["x"]) == 4000
+    assert (c.data[0]["x"][0], c.data[0]["x"][-1]) == (0, 49_999)
+    assert c.note == "4,000 of 50,000 rows are drawn, evenly chosen along the table."
+    assert c.total == n
+    assert sum(chart(Figure("histogram", "t", "y", ""), large).data[0]["y"]) == n  # counts are never thinned
+    assert chart(Figure("bar", "t", "name", "y"), large).data[0]["y"][-1] == "c119"
+
+
+def test_columns_that_a_block_does_not_show_are_not_read(artifact, monkeypatch):
+    asked = []
+    whole = type(artifact).table
+
+    def spy(self, name, columns=None):
+        asked.append(sorted(columns))
+        return whole(self, name, columns)
+
+    monkeypatch.setattr(type(artifact), "table", spy)
+    token_view(Tokens("answers", where={"id": 3}), artifact)
+    chart(Figure("line", "sweep", "layer", "value"), artifact)
+    assert asked == [["answer", "id", "label", "prompt", "target", "text"], ["layer", "n", "value"]]
+
+
 # ---------------------------------------------------------------- tables
 
 

@@ -10,7 +10,7 @@ from report_tables import HOSTILE
 
 from gnomon.report.escape import chart_text, clean, clip, name_of, script_json, visible
 
-ALL = [*HOSTILE, "lone \ud800 surrogate \udfff", "\x85\x9b c1", "﷐￾", ""]
+ALL = [*HOSTILE, "<b>\x00<i>\u202e</b>", "lone \ud800 surrogate \udfff", "\x85\x9b c1", "﷐￾", ""]
 
 
 @pytest.mark.parametrize("text", ALL, ids=range(len(ALL)))

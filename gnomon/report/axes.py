@@ -43,6 +43,8 @@ class Chart:
     total: int = 0
     source: str = ""
     height: int = 340
+    note: str = ""
+    """What of the rows is drawn, where it is not all of them."""
 
 
 @dataclass(frozen=True)

@@ -28,15 +28,19 @@ from gnomon.report.axes import (
 from gnomon.report.escape import chart_text
 from gnomon.report.formats import number
 from gnomon.report.rows import column, keep, plain, require, select
-from gnomon.report.tables import is_numeric
+from gnomon.report.tables import SIZES, is_numeric
 from gnomon.store import Artifact
+
+POINTS = 4000
+BARS = 120
+"""Rows that a figure draws at most: a page is read, not mined."""
 
 
 def chart(block: Figure, artifact: Artifact) -> Chart:
     """Draw a Figure block. A column that is not there, or one that should hold numbers and does not, is a UserError."""
-    rows = select(artifact, block.table, block.where)
-    wanted = [block.x, block.y, block.color, block.low, block.high, block.value]
-    require(artifact, block.table, [name for name in wanted if name])
+    wanted = [n for n in (block.x, block.y, block.color, block.low, block.high, block.value) if n]
+    require(artifact, block.table, wanted)
+    rows = select(artifact, block.table, block.where, [*wanted, *SIZES])
     measured = block.x if block.kind == "histogram" else block.value if block.kind == "heatmap" else block.y
     if not measured or not is_numeric(column(rows, measured)):
         raise UserError(
@@ -45,7 +49,13 @@ def chart(block: Figure, artifact: Artifact) -> Chart:
         )
     source = f"{artifact.name}/{block.table}"
     rows = keep(rows, column(rows, measured).notna())
-    return DRAW[block.kind](block, rows, source)
+    limit = {"line": POINTS, "scatter": POINTS, "bar": BARS}.get(block.kind, len(rows))
+    if len(rows) <= limit:
+        return DRAW[block.kind](block, rows, source)
+    chosen = np.arange(limit) if block.kind == "bar" else np.linspace(0, len(rows) - 1, limit).round().astype(int)
+    drawn = DRAW[block.kind](block, rows.iloc[chosen], source)
+    which = "the first of the table" if block.kind == "bar" else "evenly chosen along the table"
+    return replace(drawn, total=len(rows), note=f"{limit:,} of {len(rows):,} rows are drawn, {which}.")
 
 
 def _errors(block: Figure, rows: pd.DataFrame, colour: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from gnomon.report.formats import SMALL_CLASS, interval, is_missing, number, short
 from gnomon.report.rows import columns, read, records
 from gnomon.report.sections import Section
-from gnomon.report.tables import VERDICTS, no_interval_rows
+from gnomon.report.tables import SIZES, VERDICTS, no_interval_rows
 from gnomon.store import Artifact, Study
 
 
@@ -92,13 +92,15 @@ def _sizes(study: Study) -> list[str]:
     for artifact in study:
         out += _unparsed_and_small(artifact)
         for table in artifact.tables():
-            if {"ci_low", "ci_high", "n"} <= set(columns(artifact, table)):
-                lacking = no_interval_rows(read(artifact, table))
-                if lacking:
-                    out.append(
-                        f"{artifact.name}/{table}: {lacking} of {len(read(artifact, table))} rows rest on fewer than "
-                        f"{SMALL_CLASS} examples of a class and get no interval."
-                    )
+            if not {"ci_low", "ci_high", "n"} <= set(columns(artifact, table)):
+                continue
+            rows = read(artifact, table, ("ci_low", "ci_high", *SIZES))
+            lacking = no_interval_rows(rows)
+            if lacking:
+                out.append(
+                    f"{artifact.name}/{table}: {lacking:,} of {len(rows):,} rows rest on fewer than {SMALL_CLASS} "
+                    "examples of a class and get no interval."
+                )
     return out
 
 

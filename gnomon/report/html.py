@@ -174,9 +174,7 @@ def task_name(task: Any) -> str:
 def _answers(artifact: Artifact) -> dict[str, Any]:
     """Counts of one generation: answers, examples, splits and marks in words."""
     have = columns(artifact, "generations")
-    if not have:
-        return {"n": 0, "examples": 0, "splits": "", "marks": ""}
-    table = read(artifact, "generations")
+    table = read(artifact, "generations", ("example_id", "split", "label", "row"))
     n = len(table)
     examples = int(column(table, "example_id").nunique()) if "example_id" in have else n
     splits = Counter(column(table, "split")) if "split" in have else Counter()

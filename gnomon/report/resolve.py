@@ -28,13 +28,13 @@ class Piece:
 
 def row(artifact: Artifact, ref: Ref) -> Mapping[str, Any]:
     """The one row that a reference points at; none or several raise UserError, which names the condition at fault."""
-    rows = select(artifact, ref.table, ref.where)
-    require(artifact, ref.table, [ref.column])
+    require(artifact, ref.table, [*ref.where, ref.column])
+    rows = select(artifact, ref.table, ref.where, [ref.column, "ci_low", "ci_high", "n", "n_pos"])
     if len(rows) != 1:
         raise UserError(
             f"reference {source(ref)} of step {artifact.name} matches {len(rows)} rows",
             "exactly one",
-            _why(artifact, ref) if rows.empty else _what_differs(rows),
+            _why(artifact, ref) if rows.empty else _what_differs(select(artifact, ref.table, ref.where)),
         )
     return records(rows)[0]
 
@@ -43,9 +43,9 @@ def _why(artifact: Artifact, ref: Ref) -> str:
     """Name the first condition that leaves no row, and what its column holds there instead."""
     done: dict[str, Any] = {}
     for name, wanted in ref.where.items():
-        before = select(artifact, ref.table, done)
+        before = select(artifact, ref.table, done, ref.where)
         done[name] = wanted
-        if select(artifact, ref.table, done).empty:
+        if select(artifact, ref.table, done, []).empty:
             held = sorted({str(plain(v)) for v in column(before, name).head(10_000)})[:8]
             return f"no row has {name}={wanted!r}; {name} there: {', '.join(held) or 'no rows'}"
     return "the table has no rows"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -14,15 +14,30 @@ from gnomon.errors import unknown
 from gnomon.report.formats import is_missing
 from gnomon.store import Artifact
 
-_READ: WeakKeyDictionary[Artifact, dict[str, pd.DataFrame]] = WeakKeyDictionary()
+_READ: WeakKeyDictionary[Artifact, dict[tuple[str, ...], pd.DataFrame]] = WeakKeyDictionary()
 
 
-def read(artifact: Artifact, table: str) -> pd.DataFrame:
-    """A table of a step, read once for each open artifact (a committed step never changes)."""
+def columns(artifact: Artifact, table: str) -> list[str]:
+    """Column names of a table, from the header of its first file alone; an unknown table is a UserError."""
+    whole, folder = artifact.path / f"{table}.parquet", artifact.path / table
+    first = whole if whole.is_file() else next(iter(sorted(folder.glob("*.parquet"))), None)
+    if first is None:
+        raise unknown(f"table of step {artifact.name}", table, artifact.tables())
+    return list(pq.read_schema(first).names)
+
+
+def read(artifact: Artifact, table: str, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """A table of a step, or those of `names` that it has; read once for each open artifact, which never changes.
+
+    A table of answers may hold gigabytes of logits: what a block does not show is not read.
+    """
+    have = columns(artifact, table)
+    wanted = have if names is None else [name for name in have if name in set(names)]
     tables = _READ.setdefault(artifact, {})
-    if table not in tables:
-        tables[table] = artifact.table(table)
-    return tables[table]
+    key = (table, *wanted)
+    if key not in tables:
+        tables[key] = artifact.table(table, wanted)
+    return tables[key]
 
 
 def column(rows: pd.DataFrame, name: str) -> pd.Series:
@@ -51,18 +66,23 @@ def plain(cell: Any) -> Any:
     return None if is_missing(cell) else cell
 
 
-def require(artifact: Artifact, table: str, names: list[str]) -> None:
+def require(artifact: Artifact, table: str, names: Iterable[str]) -> None:
     """Refuse column names that the table lacks, with the nearest one."""
-    known = [str(c) for c in read(artifact, table).columns]
+    known = columns(artifact, table)
     for name in names:
         if name not in known:
             raise unknown(f"column of {artifact.name}/{table}", name, known)
 
 
-def select(artifact: Artifact, table: str, where: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of `table` where every column of `where` has that value (None: is missing; a list: is one of)."""
+def select(
+    artifact: Artifact, table: str, where: Mapping[str, Any], names: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """Rows of `table` where every column of `where` has that value (None: is missing; a list: is one of).
+
+    `names` are the columns wanted beside those of `where`, where the table has them; None is all.
+    """
     require(artifact, table, list(where))
-    rows = read(artifact, table)
+    rows = read(artifact, table, None if names is None else [*names, *where])
     for name, wanted in where.items():
         rows = keep(rows, matches(column(rows, name), wanted))
     return rows
@@ -79,10 +99,3 @@ def matches(values: pd.Series, wanted: Any) -> np.ndarray:
     if held is not None and held.dtype.kind in "biuf" and isinstance(wanted, int | float | np.number):
         return held == wanted  # in the column's own width: 0.1 finds 0.1 in a float32 column
     return np.array([not is_missing(v) and bool(np.all(v == wanted)) for v in values], dtype=bool)
-
-
-def columns(artifact: Artifact, table: str) -> list[str]:
-    """Column names of a table, from the header of its first file alone."""
-    whole, folder = artifact.path / f"{table}.parquet", artifact.path / table
-    first = whole if whole.is_file() else next(iter(sorted(folder.glob("*.parquet"))), None)
-    return [] if first is None else list(pq.read_schema(first).names)

@@ -13,10 +13,12 @@ import pandas as pd
 from gnomon.blocks import Table, Tokens
 from gnomon.report.escape import clip
 from gnomon.report.formats import COUNTS, NO_INTERVAL, P_VALUES, automatic, interval, is_missing, number, short
-from gnomon.report.rows import column, keep, plain, records, require, select
+from gnomon.report.rows import column, columns, keep, plain, records, require, select
 from gnomon.store import Artifact
 
 CELL = 240
+SIZES = ("n", "n_pos")
+"""Columns that say why there is no interval, shown or not."""
 VERDICTS = {"pass": "good", "ok": "good", "fail": "bad", "undecided": "unsure", "warn": "unsure"}
 MARKS = {"right": "good", "wrong": "bad", "unparsed": "unsure"}
 
@@ -72,9 +74,10 @@ class TokensView:
 
 def table_view(block: Table, artifact: Artifact) -> TableView:
     """Choose, order and format the rows of a Table block. An unknown table or column is a UserError."""
-    rows = select(artifact, block.table, block.where)
-    names = [str(c) for c in (block.columns if block.columns is not None else rows.columns)]
-    require(artifact, block.table, [*names, *([block.sort] if block.sort else [])])
+    names = list(block.columns if block.columns is not None else columns(artifact, block.table))
+    needed = [*names, *([block.sort] if block.sort else [])]
+    require(artifact, block.table, needed)
+    rows = select(artifact, block.table, block.where, [*needed, *SIZES])
     if block.sort:
         rows = rows.sort_values(block.sort, ascending=not block.descending, kind="stable", na_position="last")
     merged = {"value": ("ci_low", "ci_high")} if "value" in names else {}
@@ -83,11 +86,11 @@ def table_view(block: Table, artifact: Artifact) -> TableView:
     merged = {v: ends for v, ends in list(merged.items())[:1] if all(e in names for e in ends)}
     ends = {e for pair in merged.values() for e in pair}
     shown = rows.head(block.limit)
-    columns = [n for n in names if n not in ends]
-    specs = {n: block.formats.get(n) or _spec(column(shown, n), n) for n in columns}
-    cells = [[_cell(r, n, specs[n], merged.get(n)) for n in columns] for r in records(shown)]
-    headers = [block.labels.get(n, n.replace("_", " ")) + (" [95% interval]" if n in merged else "") for n in columns]
-    numeric = [is_numeric(column(shown, n)) for n in columns]
+    names = [n for n in names if n not in ends]
+    specs = {n: block.formats.get(n) or _spec(column(shown, n), n) for n in names}
+    cells = [[_cell(r, n, specs[n], merged.get(n)) for n in names] for r in records(shown)]
+    headers = [block.labels.get(n, n.replace("_", " ")) + (" [95% interval]" if n in merged else "") for n in names]
+    numeric = [is_numeric(column(shown, n)) for n in names]
     return TableView(block.title, headers, numeric, cells, len(rows), f"{artifact.name}/{block.table}")
 
 
@@ -140,8 +143,9 @@ def words(value: Any) -> str:
 
 def token_view(block: Tokens, artifact: Artifact) -> TokensView:
     """Choose the transcripts of a Tokens block: the first of each mark in turn, shown in the table's order."""
-    rows = select(artifact, block.table, block.where)
     require(artifact, block.table, [block.prompt, block.text, *block.extra])
+    optional = [block.target, block.answer, block.label, "example_id"]
+    rows = select(artifact, block.table, block.where, [block.prompt, block.text, *block.extra, *optional])
     labelled = block.label in rows.columns
     marks = [mark_of(plain(v)) for v in column(rows, block.label)] if labelled else [""] * len(rows)
     order = list(dict.fromkeys([m for m in MARKS if m in marks] + marks))
