@@ -76,6 +76,15 @@ class Store:
         if kept is not None and row in kept[0]:
             self.pinned[row, step] = [stack[kept[0][row]].clone() for stack in kept[1]]
 
+    def token(self, row: int, step: int) -> list[torch.Tensor]:
+        """A response token at all sites: `[sites, d]` of each group; UserError where it was not kept."""
+        if (row, step) in self.pinned:
+            return self.pinned[row, step]
+        kept = self.steps[step] if 0 <= step < len(self.steps) else None
+        if kept is None or row not in kept[0]:
+            raise UserError(f"response token {step} of row {row} was not captured", "a captured position")
+        return [stack[kept[0][row]] for stack in kept[1]]
+
     def find(self, group: int, index: int, row: int, step: int) -> torch.Tensor | None:
         """`[d]` of a response token, or None where it is not there."""
         if (row, step) in self.pinned:
@@ -127,8 +136,7 @@ class SiteActs:
                 if not self.store.whole_prompt:
                     raise UserError(f"{self.site} was not captured at all tokens", "positions that name `all`")
                 rows.append(self.store.prompt[self.site][row, :prompt])
-            if response:
-                rows.append(torch.stack([self.at(row, prompt + step) for step in range(response)]))
+            rows += [self.at(row, prompt + step)[None] for step in range(response)]
         first = self.prompt_lens if position == "all" else [0] * len(self.prompt_lens)
         lengths = [f + r for f, r in zip(first, self.response_lens, strict=True)]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -150,3 +158,33 @@ class Generated:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, picks: Sequence[tuple[int, int, int]]) -> dict[Site, torch.Tensor]:
+        """Values of the tokens [start, stop) of rows, `picks` being (row, start, stop): `[tokens, d]` for each site.
+
+        Token indices count from the start of the unpadded prompt. One index a token serves all sites of a width.
+        """
+        if not self.acts:
+            return {}
+        store = next(iter(self.acts.values())).store
+        steps: list[list[torch.Tensor]] = []
+        parts: list[tuple[int, int, int, int, int]] = []  # row, its prompt tokens [a, b), its place [c, d) in `steps`
+        for row, start, stop in picks:
+            cut, first = self.prompt_lens[row], len(steps)
+            steps += [store.token(row, step) for step in range(max(start - cut, 0), stop - cut)]
+            parts.append((row, min(start, cut), min(stop, cut), first, len(steps)))
+        stacked = [torch.stack(tokens) for tokens in zip(*steps, strict=True)]
+        out: dict[Site, torch.Tensor] = {}
+        for site, (group, index) in store.sites.items():
+            if all(a == b for _, a, b, _, _ in parts):
+                out[site] = stacked[group][:, index]
+                continue
+            pieces: list[torch.Tensor] = []
+            for row, a, b, c, d in parts:
+                if b > a:
+                    held = store.prompt[site][row]
+                    pieces.append(held[a:b] if store.whole_prompt else held[None])
+                if d > c:
+                    pieces.append(stacked[group][c:d, index])
+            out[site] = torch.cat(pieces)
+        return out

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gnomon.models.sampling import noise
 from gnomon.models.tokens import continuation_text, render
-from gnomon.rows.gather import Gather, Where, from_generated
+from gnomon.rows.gather import Gather, Where
 from gnomon.rows.plan import Row
 from gnomon.rows.positions import answer_end, token_before
 from gnomon.rows.table import Answer
@@ -29,7 +29,7 @@ class Asking:
     top_p: float = 1.0
     top_k_logits: int = 0
     condition: str = ""
-    normalise: str = "tokens"
+    normalise: Literal["tokens", "chars", "none"] = "tokens"
     max_rounds: int = 1
     sites: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
@@ -112,5 +112,5 @@ def ask_batch(model: Model, task: Task, batch: Sequence[Row], asking: Asking, ga
     for answer in answers:
         answer.grade = task.grade(answer.row.example, answer.text)
         answer.answer_token = find_answer(model, answer)
-    gather.take(places(answers), lambda picks: from_generated(generated, picks))
+    gather.take(places(answers), generated.take)
     return answers

@@ -8,7 +8,7 @@ runs once, every choice continues its keys and values: cost = prompt tokens + al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,10 +24,10 @@ from gnomon.types import Example, Site, Task
 if TYPE_CHECKING:
     from gnomon.models.model import Model, Out
 
-NORMALISE = ("tokens", "chars", "none")
+Normalise = Literal["tokens", "chars", "none"]
 
 
-def normalised(logprobs: Sequence[np.ndarray], choices: Sequence[str], how: str) -> list[float]:
+def normalised(logprobs: Sequence[np.ndarray], choices: Sequence[str], how: Normalise) -> list[float]:
     """Scores of the choices of one question from their tokens' log-probabilities."""
     totals = [float(np.asarray(one, dtype=np.float64).sum()) for one in logprobs]
     match how:

@@ -14,7 +14,6 @@ from gnomon.types import RAGGED, Site
 from gnomon.writer import Shard
 
 if TYPE_CHECKING:
-    from gnomon.models.generated import Generated
     from gnomon.models.model import Model, Out
 
 Pick = tuple[int, int, int]
@@ -100,44 +99,3 @@ def from_forward(out: Out, picks: Sequence[Pick]) -> dict[Site, Any]:
     index = np.concatenate([np.arange(slot * width + a, slot * width + b) for slot, a, b in picks])
     where = torch.from_numpy(index).to(next(iter(out.acts.values())).device)
     return {site: x.reshape(-1, x.shape[-1]).index_select(0, where) for site, x in out.acts.items()}
-
-
-def from_generated(generated: Generated, picks: Sequence[Pick]) -> dict[Site, Any]:
-    """Values of picked tokens of a decoded batch: `[tokens, d]` for each site.
-
-    A decoding step holds all sites of one width in one stack `[sites, rows, d]`, so a token costs one index for all
-    sites together.
-    """
-    import torch
-
-    if not generated.acts:
-        return {}
-    store = next(iter(generated.acts.values())).store
-    said: list[tuple[int, int, int, int, int]] = []  # row, prompt tokens [a, b), response tokens [c, d) of the stacks
-    steps: list[tuple[list[torch.Tensor], int]] = []
-    for row, start, stop in picks:
-        prompt_len = generated.prompt_lens[row]
-        first = len(steps)
-        for step in range(max(start - prompt_len, 0), stop - prompt_len):
-            kept = store.steps[step]
-            if kept is None:
-                raise LookupError(f"step {step} of row {row} was not kept")
-            steps.append((kept[1], kept[0][row]))
-        said.append((row, min(start, prompt_len), min(stop, prompt_len), first, len(steps)))
-    groups = range(len(steps[0][0])) if steps else range(0)
-    stacked = [torch.stack([stacks[g][:, slot] for stacks, slot in steps], dim=1) for g in groups]
-    only_response = all(a == b for _, a, b, _, _ in said)
-    out: dict[Site, torch.Tensor] = {}
-    for site, (group, index) in store.sites.items():
-        if only_response:
-            out[site] = stacked[group][index]
-            continue
-        pieces: list[torch.Tensor] = []
-        for row, a, b, c, d in said:
-            if b > a:
-                held = store.prompt[site][row]
-                pieces.append(held[a:b] if store.whole_prompt else held[None])
-            if d > c:
-                pieces.append(stacked[group][index, c:d])
-        out[site] = torch.cat(pieces)
-    return out

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gnomon.errors import UserError
 from gnomon.models.batching import plan
 from gnomon.rows.ask import Ask, Asking, decode, find_answer, places
-from gnomon.rows.gather import Gather, from_generated
+from gnomon.rows.gather import Gather
 from gnomon.rows.plan import Row, environment_seed
 from gnomon.rows.table import Answer
 from gnomon.types import Episode, Prompt, Turn
@@ -73,7 +72,7 @@ def play_shard(
             first = 0
             for answers, generated in run(lambda some: [decode(model, [p.ask() for p in some], asking)], group):
                 _reply(model, group[first : first + len(answers)], answers, asking)
-                gather.take(places(answers), partial(from_generated, generated))
+                gather.take(places(answers), generated.take)
                 first += len(answers)
         played = [play for group in groups for play in group]
         done += [play for play in played if play.over]

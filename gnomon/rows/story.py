@@ -1,0 +1,135 @@
+"""The report section of a generation: how often the model is right, against what guessing gets, and what it wrote."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from gnomon.blocks import Block, Figure, Ref, Table, Text, Tokens
+from gnomon.rows.prepare import Prepared
+from gnomon.store import Artifact
+
+if TYPE_CHECKING:
+    from gnomon.step import Step
+
+MANY = 0.2
+"""Above this share of unparsed answers the section warns."""
+SETTINGS = pa.schema([("setting", pa.string()), ("value", pa.string())])
+SHOWN = {"correct": "Answers that are right", "incorrect": "Answers that are wrong", "unparsed": "Answers not parsed"}
+LABEL = {"correct": True, "incorrect": False, "unparsed": None}
+
+
+def settings(step: Step, prepared: Prepared | None) -> pa.Table:
+    """How the model was asked, in words: every option as it came out, those left to the task included."""
+    options = step.model_dump(mode="json")
+    if prepared is not None:
+        task = prepared.task
+        options["task"] = getattr(task, "name", options["task"])
+        options["max_new_tokens"] = options["max_new_tokens"] or task.max_new_tokens
+        options["stop"] = list(task.stop) if options["stop"] is None else options["stop"]
+        own = task.model_dump(mode="json") if hasattr(task, "model_dump") else {"mode": task.mode}
+        options |= {f"task.{k}": v for k, v in own.items() if k not in ("max_new_tokens", "stop")}
+    lines = [{"setting": k, "value": _words(v)} for k, v in options.items() if v not in (None, "", [], {})]
+    return pa.Table.from_pylist(lines, schema=SETTINGS)
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def blocks(artifact: Artifact) -> list[Block]:
+    """The section, from the step's own tables."""
+    totals = {line["name"]: line["value"] for line in artifact.table("totals").to_dict("records")}
+    counts = artifact.table("counts")
+    everything = counts[counts["split"] == "all"].set_index("label")
+    out: list[Block] = [_headline(artifact, totals)]
+    if everything.loc["unparsed", "share"] > MANY:
+        out.append(Text(
+            "{unparsed} of the answers could not be parsed. They count as neither right nor wrong and are left out of "
+            "every probe, so what follows speaks for the parsed answers only.",
+            {"unparsed": _share("unparsed", "all")}, "warning",
+        ))  # fmt: skip
+    if totals.get("cut_share", 0) > MANY:
+        out.append(Text(
+            "{cut} of the answers reached the token limit and were cut off there: some may hold no answer yet.",
+            {"cut": _total("cut_share", ".1%")}, "warning",
+        ))  # fmt: skip
+    if totals["dropped"]:
+        out.append(Text(
+            "{dropped} questions were left out because their prompts are longer than max_length.",
+            {"dropped": _total("dropped")}, "limit",
+        ))  # fmt: skip
+    out += [_counts(counts), *_difficulty(artifact), *_temperatures(artifact)]
+    out += [
+        Tokens("generations", title, where={"label": LABEL[name]}, limit=4, extra=("reason",))
+        for name, title in SHOWN.items()
+        if everything.loc[name, "n"] > 0
+    ]
+    out.append(Table("settings", "How the model was asked", ("setting", "value"), limit=40))
+    return out
+
+
+def _headline(artifact: Artifact, totals: dict[str, float]) -> Text:
+    model = str(artifact.meta.get("model", {}).get("name", "The model"))
+    settings = artifact.table("settings")
+    task = str(dict(zip(settings["setting"], settings["value"], strict=True)).get("task", ""))
+    refs = {
+        "acc": Ref("counts", {"split": "all", "label": "correct"}, "share", ".1%", ci=True),
+        "unparsed": _share("unparsed", "all"),
+        "n": _total("questions"),
+        "majority": _total("majority", ".1%"),
+    }
+    if totals["answers"] == totals["questions"]:
+        text = f"{model} answers {{acc}} of the {{n}} {_name(task)}questions right; "
+    else:
+        text = f"{model} is right in {{acc}} of {{answers}} answers to {{n}} {_name(task)}questions; "
+        refs["answers"] = _total("answers")
+    text += (
+        "{unparsed} of the answers could not be parsed. Always giving the commonest right answer would score {majority}"
+    )
+    if totals.get("guessing") == totals.get("guessing"):
+        text += ", guessing among the choices {guessing}"
+        refs["guessing"] = _total("guessing", ".1%")
+    return Text(text + ".", refs, "headline")
+
+
+def _name(task: str) -> str:
+    return f"{task} " if task and ":" not in task and "/" not in task else ""
+
+
+def _counts(counts: Any) -> Table:
+    return Table(
+        "counts", "Answers by split", ("split", "label", "n", "share", "ci_low", "ci_high"), limit=15,
+        labels={"ci_low": "95% from", "ci_high": "to"},
+        formats={"share": ".1%", "ci_low": ".1%", "ci_high": ".1%"},
+    )  # fmt: skip
+
+
+def _difficulty(artifact: Artifact) -> list[Block]:
+    if len(artifact.table("difficulty")) < 2:
+        return []
+    return [Figure(
+        "line", "difficulty", "mean", "accuracy", "Accuracy by difficulty", low="ci_low", high="ci_high",
+        x_title="difficulty (mean of the bin)", y_title="share right",
+        caption="Share of all answers that are right, by the task's own measure of difficulty, with 95% intervals. "
+        "A probe of correctness has to beat this curve.",
+    )]  # fmt: skip
+
+
+def _temperatures(artifact: Artifact) -> list[Block]:
+    if len(artifact.table("temperatures")) < 2:
+        return []
+    return [Figure(
+        "line", "temperatures", "temperature", "accuracy", "Accuracy by temperature", low="ci_low", high="ci_high",
+        x_title="temperature", y_title="share right", caption="Intervals resample questions, not answers.",
+    )]  # fmt: skip
+
+
+def _share(label: str, split: str) -> Ref:
+    return Ref("counts", {"split": split, "label": label}, "share", ".1%")
+
+
+def _total(name: str, fmt: str = ",.0f") -> Ref:
+    return Ref("totals", {"name": name}, "value", fmt)
