@@ -132,7 +132,7 @@ def fit_dtype(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
         raise UserError(
             f"{what} has |x| = {peak:.0f}, over float16's {FLOAT16_MAX:.0f}", "", "set capture.dtype: float32"
         )
-    if peak > np.finfo(np.float32).max:
+    if peak > float(np.finfo(np.float32).max):
         raise UserError(f"{what} has |x| = {peak:.3g}, over float32's largest number", "finite float32 values")
     return np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
 

@@ -17,7 +17,11 @@ class UserError(Exception):
 
     def __init__(self, got: str, wanted: str = "", do: str = "") -> None:
         self.got, self.wanted, self.do = got, wanted, do
-        super().__init__("; ".join(part for part in (got, wanted, do) if part))
+        text = got
+        for part in (wanted, do):
+            if part:  # what follows a question is a sentence of its own
+                text += f" {part[0].upper()}{part[1:]}" if text.endswith("?") else f"; {part}"
+        super().__init__(text)
 
     def __reduce__(self):  # keeps the three parts when it crosses a process border
         return (UserError, (self.got, self.wanted, self.do))

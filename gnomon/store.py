@@ -210,6 +210,8 @@ class ShardedArray:
             if len(index) != len(self):
                 raise IndexError(f"a mask of {len(index)} over {len(self)} rows")
             index = np.flatnonzero(index)
+        elif len(index) and index.dtype.kind not in "iu":
+            raise IndexError(f"rows are whole numbers, not {index.dtype}")
         index = np.where(index < 0, index + len(self), index).astype(np.int64)
         if len(index) and not (index.min() >= 0 and index.max() < len(self)):
             raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")

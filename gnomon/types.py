@@ -278,7 +278,8 @@ class Direction:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        vector = np.array(self.vector, dtype=np.float32, copy=True)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+            vector = np.array(self.vector, dtype=np.float32, copy=True)
         if vector.ndim != 1:
             raise UserError(f"direction {self.name!r} has shape {vector.shape}", "one vector [d]")
         if not np.all(np.isfinite(vector)):

@@ -138,11 +138,15 @@ def _work(pipe: Connection, environment: dict[str, str], payload: bytes, driver:
                 worker: Worker = pickle.loads(payload)
                 worker.open()
                 opened.append(worker)
-            pipe.send(("result", opened[0](shard)))
+            answer = pickle.dumps(("result", opened[0](shard)))
         except UserError as error:
-            pipe.send(("user", error))
+            answer = pickle.dumps(("user", error))
         except BaseException:  # whatever it is, the driver raises it with this traceback
-            pipe.send(("error", traceback.format_exc()))
+            answer = pickle.dumps(("error", traceback.format_exc()))
+        try:
+            pipe.send_bytes(answer)
+        except OSError:
+            return  # the driver is gone
 
 
 def _die_with(driver: int) -> None:
