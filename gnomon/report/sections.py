@@ -105,7 +105,7 @@ def summarise(artifact: Artifact) -> Summary:
         reason = f"Its own section could not be made: {error}."
     except Exception as error:
         log.warning("%s: the section of step %s failed: %s: %s", artifact.path, name, type(error).__name__, error)
-        reason = f"Its own section could not be made: {type(error).__name__}: {clip(str(error), 300)}"
+        reason = f"Its own section could not be made: {type(error).__name__}: {clip(str(error), 300)}."
     return Summary(generic(artifact), kind, reason)
 
 

@@ -106,6 +106,8 @@ def _spec(column: pd.Series, name: str) -> str:
     sizes = column.abs().replace([np.inf], np.nan).dropna()
     if sizes.empty or (sizes % 1 == 0).all():
         return ".0f" if len(sizes) else ""
+    if sizes.max() > 100 * sizes[sizes > 0].min():
+        return ""  # values of different kinds: each in its own format
     return automatic(float(sizes.max()))
 
 
