@@ -145,3 +145,9 @@ def test_headlines_come_in_the_studys_order_with_numbers_in_place(tmp_path):
         "(p < .001 against shuffled labels, which reach .48)."
     )
     assert not any("{" in line or "nan" in line for line in lines)
+
+
+def test_a_headline_without_its_cells_is_withheld_and_logged(tmp_path, caplog):
+    step(tmp_path, "bent", "report_steps:Bent", {"checks": pd.DataFrame({"check": ["a"], "detail": ["b"]})})
+    assert headlines(tmp_path) == ["A sentence that stands."]
+    assert "a headline of step bent is withheld: unknown column of bent/checks 'value'" in caplog.text

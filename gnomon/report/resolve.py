@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from gnomon.errors import UserError, unknown
 from gnomon.report.formats import interval, number
 from gnomon.report.rows import column, plain, records, require, select
 from gnomon.store import Artifact, Study
+
+log = logging.getLogger("gnomon")
 
 
 @dataclass(frozen=True)
@@ -111,16 +114,22 @@ def render_text(block: Text, artifact: Artifact) -> str:
 
 
 def headlines(study: Study | str | Path) -> list[str]:
-    """The headline findings of every step, in the study's order, as plain sentences for a terminal."""
+    """The headline findings of every step, in the study's order, as plain sentences for a terminal.
+
+    A sentence whose cells are not there is withheld, as in the report, and logged.
+    """
     from gnomon.report.sections import summarise
 
     opened = study if isinstance(study, Study) else Study(study)
-    return [
-        render_text(block, artifact)
-        for artifact in opened
-        for block in summarise(artifact).blocks
-        if isinstance(block, Text) and block.kind == "headline"
-    ]
+    lines = []
+    for artifact in opened:
+        for block in summarise(artifact).blocks:
+            if isinstance(block, Text) and block.kind == "headline":
+                try:
+                    lines.append(render_text(block, artifact))
+                except UserError as error:
+                    log.warning("%s: a headline of step %s is withheld: %s", opened.path, artifact.name, error)
+    return lines
 
 
 def check(blocks: Iterable[Block], artifact: Artifact) -> list[str]:
