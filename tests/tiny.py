@@ -61,23 +61,23 @@ def tiny_config(family: str, n_layers: int = 4, vocab: int = 320, **changes: Any
     """The transformers config of a tiny model; `changes` override its fields."""
     import transformers as tf
 
-    rope: dict[str, Any] = dict(
-        vocab_size=vocab, hidden_size=32, intermediate_size=48, num_hidden_layers=n_layers, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, bos_token_id=0, eos_token_id=2, pad_token_id=0,
-        tie_word_embeddings=False,
-    )  # fmt: skip
+    rope: dict[str, Any] = {
+        "vocab_size": vocab, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": n_layers,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 0,
+        "eos_token_id": 2, "pad_token_id": 0, "tie_word_embeddings": False,
+    }  # fmt: skip
+    gpt2 = {
+        "vocab_size": vocab, "n_embd": 32, "n_layer": n_layers, "n_head": 4, "n_inner": 48, "n_positions": 256,
+        "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0,
+    }  # fmt: skip
     neox = {k: v for k, v in rope.items() if k != "num_key_value_heads"} | {"use_parallel_residual": True}
     layer_types = ["sliding_attention", "full_attention"] * n_layers
-    gemma = rope | dict(
-        head_dim=12, sliding_window=6, query_pre_attn_scalar=12, layer_types=layer_types[:n_layers],
-        tie_word_embeddings=True, final_logit_softcapping=20.0,
-    )  # fmt: skip
+    gemma = rope | {
+        "head_dim": 12, "sliding_window": 6, "query_pre_attn_scalar": 12, "layer_types": layer_types[:n_layers],
+        "tie_word_embeddings": True, "final_logit_softcapping": 20.0,
+    }  # fmt: skip
     table: dict[str, tuple[Any, dict[str, Any]]] = {
-        "gpt2": (
-            tf.GPT2Config,
-            dict(vocab_size=vocab, n_embd=32, n_layer=n_layers, n_head=4, n_inner=48, n_positions=256, bos_token_id=0,
-                 eos_token_id=2, pad_token_id=0),
-        ),
+        "gpt2": (tf.GPT2Config, gpt2),
         "gpt_neox": (tf.GPTNeoXConfig, neox),
         "gpt_neox_serial": (tf.GPTNeoXConfig, neox | {"use_parallel_residual": False}),
         "llama": (tf.LlamaConfig, rope | {"attention_bias": True, "mlp_bias": True}),
@@ -91,7 +91,7 @@ def tiny_config(family: str, n_layers: int = 4, vocab: int = 320, **changes: Any
     return kind(**(fields | changes))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def tiny_folder(family: str, seed: int = 0, chat: bool = True, **changes: Any) -> Path:
     """A folder that `load_model` can read: config, random safetensors (float32), tokenizer. Made once a session."""
     import torch
@@ -116,7 +116,7 @@ def tiny_folder(family: str, seed: int = 0, chat: bool = True, **changes: Any) -
     return folder
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def tiny_model(family: str, dtype: str = "float32", seed: int = 0, chat: bool = True, **changes: Any) -> Any:
     """A loaded tiny `Model`, one for all tests of a session: leave it as it was found."""
     from gnomon.models.sources import load_model

@@ -33,8 +33,8 @@ class KVCache:
 
     def begin(self, rows: int, width: int, device: torch.device) -> None:
         """Announce a chunk of `width` new tokens for each of `rows` rows."""
-        if not self.lengths:
-            self.lengths, self.shifts = [0] * rows, [0] * rows
+        self.lengths = self.lengths or [0] * rows
+        self.shifts = self.shifts or [0] * rows
         if len(self.lengths) != rows:
             raise ValueError(f"the cache holds {len(self.lengths)} rows, the batch {rows}")
         ends = [length + shift for length, shift in zip(self.lengths, self.shifts, strict=True)]
@@ -59,10 +59,8 @@ class KVCache:
     def _store(self, buffers: list[torch.Tensor | None], new: torch.Tensor, layer: int) -> torch.Tensor:
         past, old = self._past, buffers[layer]
         end = past + new.shape[2]
-        if new.requires_grad:
-            if past:  # a graph must not run through the shared buffer
-                return self._joined(old, new)
-            new = new.clone() if old is not None else new
+        if new.requires_grad and past:  # a graph must not run through the shared buffer
+            return self._joined(old, new)
         if old is None or old.shape[2] < end:
             old = buffers[layer] = self._grown(old, new, end)
         if self._slots is None:

@@ -107,14 +107,15 @@ def _reference(model: Model, prompts: Sequence[Sequence[int]]) -> CheckResult:
 
 def _edits(model: Model, prompts: Sequence[Sequence[int]], sites: Sequence[Site]) -> list[CheckResult]:
     """An edit at every site changes the logits; strength 0 does not change a bit."""
+    prompts = prompts[:2]
     plain = model.forward(prompts, logits="last").logits
-    least, deaf, moved = float("inf"), "", 0.0
+    least, deaf = float("inf"), ""
     for site in sites:
         changed = _gap(model.forward(prompts, edit=[_Shift(site)], logits="last").logits, plain)
         if changed < least:
             least, deaf = changed, str(site)
-        same = model.forward(prompts, edit=[_Shift(site, 0.0)], logits="last").logits
-        moved = max(moved, float((same - plain).abs().max()))
+    same = model.forward(prompts, edit=[_Shift(site, 0.0) for site in sites], logits="last").logits
+    moved = float((same - plain).abs().max())
     return [
         CheckResult("an edit changes the logits", least > 0, least, f"least at {deaf}"),
         CheckResult("strength 0 changes nothing", moved == 0, moved),

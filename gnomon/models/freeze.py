@@ -214,5 +214,3 @@ def entered(*contexts: Any) -> Iterator[None]:
             if context is not None:
                 stack.enter_context(context)
         yield
-
-

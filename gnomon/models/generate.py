@@ -1,8 +1,8 @@
 """Decoding with a key-value cache, capturing the wanted sites and positions in the same pass.
 
 The prompt runs right-padded and without a mask, so its activations are the bytes that `forward` gives; then one token
-a row and step. Only a batch whose prompts differ in length needs a mask. A finished row stays until half of the batch is finished, then the rest moves on alone: a rule of the data only,
-so the same batch gives the same bytes.
+a row and step. Only a batch whose prompts differ in length needs a mask. A finished row stays until half of the batch
+is finished, then the rest moves on alone: a rule of the data only, so the same batch gives the same bytes.
 """
 
 from __future__ import annotations
@@ -131,6 +131,7 @@ class _Decoder:
                 self._choose(logits)
                 if progress is not None:
                     progress(sum(self.rows[i].finish is None for i in self.active))
+            self._pin()  # before a finished row leaves the batch
             waiting = [i for i in self.active if self._waiting(self.rows[i])]
             if not waiting:
                 return
@@ -164,9 +165,7 @@ class _Decoder:
         ids = torch.tensor([[row.ids[-1]] for row in rows], device=model.device)
         counts = [int(self._waiting(row)) for row in rows]
         prompt_lens = [len(row.prompt) for row in rows]
-        layout = Layout(
-            counts, 1, model.device, self.cache.lengths, prompt_lens, self.active, self.cache.shifts
-        )
+        layout = Layout(counts, 1, model.device, self.cache.lengths, prompt_lens, self.active, self.cache.shifts)
         self.taps.layout = layout
         x = self._blocks(ids, layout, model.n_layers if need else self.taps.last_layer + 1)
         self.cache.advance([1] * len(rows))
@@ -175,7 +174,6 @@ class _Decoder:
             row.fed += 1
         if self.store.groups and self.wants_response:
             self.store.add(self.taps.values, self.active, self.ring)
-            self._pin()
         return model.logits_from(x[:, 0]) if need else None
 
     def _pin(self) -> None:
@@ -251,9 +249,7 @@ class _Decoder:
     def result(self) -> Generated:
         prompt_lens = [len(row.prompt) for row in self.rows]
         kept = [row.kept for row in self.rows]
-        acts = {
-            site: SiteActs(site, self.store, place, prompt_lens, kept) for site, place in self.store.sites.items()
-        }
+        acts = {site: SiteActs(site, self.store, place, prompt_lens, kept) for site, place in self.store.sites.items()}
         return Generated([self._response(row) for row in self.rows], prompt_lens, acts, self.steps)
 
     def _response(self, row: _Row) -> Response:

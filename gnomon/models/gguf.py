@@ -116,8 +116,7 @@ def convert(file: Path, target: Path, digest: str) -> None:
         tokenizer = AutoTokenizer.from_pretrained(**where)
     except (ValueError, KeyError, OSError, NotImplementedError) as error:
         raise UserError(f"cannot read the GGUF file {file} ({error})", "a model that transformers can read") from None
-    if hasattr(hf.config, "quantization_config"):
-        del hf.config.quantization_config  # the weights are plain now
+    vars(hf.config).pop("quantization_config", None)  # the weights are plain now
     _split_digits(file, tokenizer)
     hf.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -77,7 +77,7 @@ class Taps:
         if selection is None:
             return x
         columns = slice(None) if intervention.site.head is None else self._head(intervention.site)
-        flat = x.reshape(-1, x.shape[-1])
+        flat = x.view(-1, x.shape[-1]) if in_place else x.reshape(-1, x.shape[-1])
         old = flat[:, columns] if selection.index is None else flat[:, columns].index_select(0, selection.index)
         if in_place:
             old = old.clone()  # an edit may keep its input for a backward pass, and x is about to be overwritten
@@ -94,13 +94,16 @@ class Taps:
     @staticmethod
     def _called(intervention: Intervention, old: torch.Tensor, selection: Selection) -> torch.Tensor:
         new = intervention.edit(old, selection.rows, selection.positions)
-        if not isinstance(new, torch.Tensor) or (new.shape, new.dtype, new.device) != (old.shape, old.dtype, old.device):
-            got = f"{tuple(new.shape)} {new.dtype} {new.device}" if isinstance(new, torch.Tensor) else type(new).__name__
+        if _kind(new) != _kind(old):
             raise ValueError(
-                f"{type(intervention).__name__} at {intervention.site} returned {got}; "
-                f"an edit keeps shape, dtype and device: {tuple(old.shape)} {old.dtype} {old.device}"
+                f"{type(intervention).__name__} at {intervention.site} returned {_kind(new)}; "
+                f"an edit keeps shape, dtype and device: {_kind(old)}"
             )
         return new
+
+
+def _kind(x: Any) -> tuple[Any, ...]:
+    return (tuple(x.shape), x.dtype, x.device) if isinstance(x, torch.Tensor) else (type(x).__name__,)
 
 
 @contextmanager

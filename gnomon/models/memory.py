@@ -11,26 +11,36 @@ from pathlib import Path
 from gnomon.errors import UserError
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+NOT_TEXT = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
 SLACK = 1.05
 """Buffers and the tokenizer, beside the weights."""
 
 
 def parameters(folder: Path) -> int:
-    """Numbers in a model folder's weights, from safetensors headers (from file sizes for .bin files)."""
+    """Numbers in a model folder's text weights, from safetensors headers (from file sizes for .bin files)."""
     count = 0
     for file in weight_files(folder):
         if file.suffix == ".safetensors":
             with open(file, "rb") as handle:
                 (length,) = struct.unpack("<Q", handle.read(8))
                 header = json.loads(handle.read(length))
-            count += sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+            count += sum(prod(entry["shape"]) for name, entry in header.items() if _counts(name))
         else:
             count += file.stat().st_size // 4
     return count
 
 
+def _counts(name: str) -> bool:
+    return name != "__metadata__" and not name.startswith(NOT_TEXT)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The weight files of a model folder, sorted: safetensors, else PyTorch .bin; UserError where there are none."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        return sorted(folder / name for name in set(json.loads(index.read_text())["weight_map"].values()))
+    if single.is_file():
+        return [single]
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise UserError(f"no weights in {folder}", "*.safetensors or pytorch_model*.bin", "check the model folder")

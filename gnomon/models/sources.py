@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from gnomon.errors import UserError, nearest, unknown
 from gnomon.models.cachedir import sha256
 from gnomon.models.families import TEXT_PARTS, family_of
 from gnomon.models.gguf import EMBEDDED, embedded_folder, gguf_folder
+from gnomon.models.hub import hub_folder
 from gnomon.models.memory import BYTES, check_fits, parameters, weight_files
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
     "merges.txt", "added_tokens.json", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True)
@@ -62,45 +61,12 @@ def resolve(name: str, revision: str | None = None) -> Source:
             raise UserError(f"unknown model {name!r}", hint, "or a hub id (owner/name), a folder, a .gguf file")
         if "/" in name:
             raise UserError(f"no model folder at {name}", "a folder with config.json and safetensors")
-    return _from_hub(name, revision)
-
-
-def _from_hub(name: str, revision: str | None) -> Source:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    at = f" at revision {revision!r}" if revision else ""
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=PATTERNS))
-        if not list(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*PATTERNS, "pytorch_model*.bin"]))
-    except GatedRepoError:
-        raise UserError(
-            f"the hub model {name!r} asks for its licence to be accepted", "", "accept it on the hub, then hf auth login"
-        ) from None
-    except RepositoryNotFoundError:
-        raise UserError(f"no model {name!r} on the hub", "owner/name", "check the spelling, or `hf auth login`") from None
-    except RevisionNotFoundError:
-        raise UserError(f"the hub model {name!r} has no revision {revision!r}", "a branch, tag or commit") from None
-    except HFValidationError:
-        raise UserError(f"unknown model {name!r}", f"{', '.join(EMBEDDED)}, a hub id, a folder or a .gguf file") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else type(error).__name__
-        raise UserError(
-            f"the model {name!r}{at} is not on this machine, and the hub cannot be reached ({why})",
-            f"a hub id that was downloaded before, a folder, a .gguf file, or {', '.join(EMBEDDED)}",
-        ) from None
-    if not (folder / "config.json").is_file():
-        raise UserError(f"the hub model {name!r} has no config.json", "a transformers model, not only GGUF files")
+    folder = hub_folder(name, revision)
     return Source(name, "hub", folder, folder.name, (name,))
+
+
+TEXT_KEYS = {r"^(model\.)?language_model\.lm_head\.": "lm_head.", r"^(model\.)?language_model\.(model\.)?": "model."}
+"""Where the text model's weights lie in a multimodal checkpoint, and what they are called on their own."""
 
 
 def _config(folder: Path) -> Any:
@@ -159,7 +125,7 @@ def peek(
     dtype: str = "float32",
     attention: str = "sdpa",
 ) -> dict[str, Any]:
-    """Facts of a model without loading its weights: the sizes, `parameters`, `family`, `memory_bytes`, `fingerprint`."""
+    """Facts of a model without loading its weights: sizes, `parameters`, `family`, `memory_bytes`, `fingerprint`."""
     from gnomon.models.adapters import adapter_folder
 
     if dtype not in BYTES:
@@ -264,22 +230,28 @@ def _weights(source: Source, config: Any, dtype: Any, attention: str) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as hf_logging
 
-    bars = hf_logging.is_progress_bar_enabled()
+    bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()  # the report of unused weights; missing ones are an error of ours below
+    kind = json.loads((source.folder / "config.json").read_text()).get("model_type")
+    extra = {"key_mapping": TEXT_KEYS} if kind in TEXT_PARTS else {}
     try:
-        hf, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.folder,
             config=config,
             dtype=dtype,
             attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
+            **extra,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{source.name} cannot be loaded ({error})", "complete weights that fit its config") from None
     finally:
+        hf_logging.set_verbosity(level)
         if bars:
             hf_logging.enable_progress_bar()
+    hf, info = loaded
     missing = sorted(info.get("missing_keys") or ())
     if missing:
         raise UserError(
@@ -299,4 +271,4 @@ def _tokenizer(source: Source) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{source.name} has no usable tokenizer ({error})", "tokenizer.json beside the weights") from None
+        raise UserError(f"{source.name} has no usable tokenizer ({error})", "tokenizer.json in its folder") from None

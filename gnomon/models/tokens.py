@@ -86,12 +86,22 @@ def tokens_before(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int], cut
     return kept
 
 
+END_TOKENS = (
+    "<|endoftext|>", "<|im_end|>", "</s>", "<eos>", "<end_of_turn>", "<|eot_id|>", "<|end_of_text|>", "<|end|>",
+)  # fmt: skip
+
+
 def stop_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
-    """Ids that end a response: the tokenizer's eos and the generation config's (one or many)."""
+    """Ids that end a response: the tokenizer's eos, the generation config's (one or many), and the usual end tokens.
+
+    An instruct model closes a turn with one token and a plain text with another, and its configuration often names
+    only the first; both end the answer here.
+    """
     ids: set[int] = set()
     for value in (getattr(tokenizer, "eos_token_id", None), getattr(generation_config, "eos_token_id", None)):
         ids |= {int(i) for i in (value if isinstance(value, list | tuple) else [value]) if i is not None}
-    return frozenset(ids)
+    special = {str(token): int(i) for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items()}
+    return frozenset(ids | {special[token] for token in END_TOKENS if token in special})
 
 
 def template_hash(tokenizer: Any) -> str | None:
