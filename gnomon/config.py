@@ -204,7 +204,9 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     data = {**raw, "steps": entries}
     for text in overrides:
         apply(data, text, lines, tuple(StudyFile.model_fields))
-    study = build(StudyFile, local_paths(data, file), "", lambda path: _nearest_line(path, lines))
+    for part in (data, *data["steps"]):
+        part |= {key: local_paths(part[key], file) for key in ("model", "adapter", "options") if key in part}
+    study = build(StudyFile, data, "", lambda path: _nearest_line(path, lines))
     _check_names(study)
     steps = tuple(
         build_step(entry, file, lambda path, i=i: _nearest_line(("steps", i, "options", *path), lines))
@@ -215,9 +217,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
 
 def build_step(entry: Entry, file: Path | None = None, at: Any = None) -> Step:
     """Make the step of an entry, strictly; its options declared as paths start at the study file's folder."""
-    cls = find("step", entry.step)
-    if not (isinstance(cls, type) and issubclass(cls, Step)):
-        raise UserError(f"{entry.step!r} is no step", "a class that derives from gnomon.Step")
+    cls: Any = find("step", entry.step)
     options = dict(entry.options)
     for name, info in cls.model_fields.items():
         if isinstance(options.get(name), str) and is_path(info.annotation):

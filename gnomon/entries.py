@@ -39,7 +39,9 @@ def entry_of(item: Any, index: int, lines: dict[Keys, str]) -> dict[str, Any]:
                         "begin each step with a dash; indent its options under its name")  # fmt: skip
     step = str(steps[0])
     try:
-        find("step", step)
+        cls = find("step", step)
+        if not (isinstance(cls, type) and issubclass(cls, Step)):
+            raise UserError(f"{step!r} is no step", "a class that derives from gnomon.Step")
         name = item.get("as") or default_name(step)
     except UserError as error:
         raise UserError(f"{at}: {error.got}", error.wanted, error.do) from None
@@ -60,14 +62,12 @@ def _reference(cls: type[Step]) -> str:
     return next((name for name, target in table("step").items() if target == here), here)
 
 
-def local_paths(value: Any, file: Path | None, key: str = "") -> Any:
-    """Make every text that begins with ./ ../ or ~/ a path from the study file's folder (`from` is left alone)."""
-    if key == "source":
-        return value
+def local_paths(value: Any, file: Path | None) -> Any:
+    """Make every text in plain values that begins with ./ ../ or ~/ a path from the study file's folder."""
     if isinstance(value, Mapping):
-        return {k: local_paths(v, file, str(k)) for k, v in value.items()}
+        return {k: local_paths(v, file) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [local_paths(v, file, key) for v in value]
+        return [local_paths(v, file) for v in value]
     if isinstance(value, str) and value.startswith(("./", "../", "~/")) and "\n" not in value:
         return absolute(value, file)
     return str(value) if isinstance(value, Path) else value

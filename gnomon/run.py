@@ -169,6 +169,7 @@ def _make(planned: Planned, plan: Plan, log: logging.Logger, screen: Screen) -> 
     started, clock = now(), time.perf_counter()
     machine.reset_peak()
     with machine.threads(threads):
+        environment = machine.environment()
         planned.step.run(planned.inputs(), writer, ctx)
     seconds = time.perf_counter() - clock
     facts = planned.spec.facts() if planned.step.uses_model else {}
@@ -184,7 +185,7 @@ def _make(planned: Planned, plan: Plan, log: logging.Logger, screen: Screen) -> 
         "started": started, "finished": now(), "seconds": round(seconds, 3), **machine.peak_memory(),
         "cost": asdict(planned.node.cost), "ledger": ctx.ledger, "device": device, "threads": threads,
         "executor": study.executor, "versions": machine.versions(), "machine": machine.machine(),
-        "environment": machine.environment(),
+        "environment": environment,
     })  # fmt: skip
     weight = size(budget.folder_size(artifact.path))
     log.info("%s: made in %s, %s", planned.name, duration(seconds), weight,

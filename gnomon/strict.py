@@ -5,7 +5,6 @@ Duplicate keys, merge keys and tags are refused; `yes` is text, `true` is not 1,
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -187,7 +186,8 @@ def _mistake(
     if kinds == {"missing"} and _real(path, options) != path:
         return UserError(f"{owner} lacks {path[-1]!r}", _describe(cls, path), f"add {path[-1]} to {owner}")
     if "extra_forbidden" in kinds:
-        hint = nearest(path[-1], known) or _anywhere(str(path[-1]), cls)
+        inside = _anywhere(str(path[-1]), cls)
+        hint = f"it belongs into {inside!r}" if inside else nearest(path[-1], known)
         return UserError(
             f"unknown {'option' if name else 'key'} {path[-1]!r} of {owner}{where}",
             hint,
@@ -281,9 +281,6 @@ def _describe(cls: type[BaseModel], path: Path) -> str:
 
 
 def _anywhere(key: str, cls: type[BaseModel]) -> str:
-    """Where an option of that name is known at all: `sites` belongs to `capture`."""
+    """The option inside which that name is known: `sites` belongs into `capture`; "" where none is."""
     schema = cls.model_json_schema()
-    for name in cls.model_fields:
-        if difflib.get_close_matches(key, _fields(schema, (name,)), n=1, cutoff=0.8):
-            return f"it belongs into {name!r}"
-    return ""
+    return next((name for name in cls.model_fields if key in _fields(schema, (name,))), "")

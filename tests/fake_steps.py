@@ -203,3 +203,34 @@ class Several(Step):
 
     def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
         out.table("rows", pd.DataFrame({"n": [len(a.table("generations")) for a in inputs.all("generations")]}))
+
+
+class Dice(Step):
+    """Numbers that are not the same when made again: what a step should not be."""
+
+    name: ClassVar[str] = "dice"
+    writes: ClassVar[tuple[str, ...]] = ("generations",)
+    uses_model: ClassVar[bool] = False
+
+    def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
+        RAN.append(type(self).__name__)
+        throws = ctx.study / "throws"
+        throws.write_text(throws.read_text() + "x" if throws.exists() else "x")
+        value = float(len(throws.read_text()))
+        table = pd.DataFrame({"row": range(3), "value": value, "split": ["fit", "tune", "test"], "note": None})
+        out.table("generations", table, SCHEMA)
+
+
+class Asks(Step):
+    """Uses the model, as far as the plan goes."""
+
+    name: ClassVar[str] = "asks"
+    writes: ClassVar[tuple[str, ...]] = ("generations",)
+
+    def cost(self, plan: Planning) -> Cost:
+        return Cost(rows=10, forward_tokens=1000, memory_bytes=10**6, disk_bytes=10**6)
+
+    def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
+        RAN.append(type(self).__name__)
+        table = pd.DataFrame({"row": range(3), "value": 1.0, "split": "test", "note": None})
+        out.table("generations", table, SCHEMA)
