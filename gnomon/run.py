@@ -19,7 +19,7 @@ from typing import Any
 
 from gnomon import budget, criteria, machine
 from gnomon.config import Loaded, load
-from gnomon.console import Screen, logged
+from gnomon.console import Screen, level_number, logged
 from gnomon.decide import decide
 from gnomon.disk import disk_error, study_lock
 from gnomon.errors import UserError
@@ -59,6 +59,7 @@ def run_study(
     Returns the finished study. Raises UserError for a mistake (nothing is lost: finished steps and shards stay),
     KeyboardInterrupt when stopped; the same call goes on where it stopped.
     """
+    level_number(log_level)
     loaded = load(study, overrides)
     folder = folder_of(loaded, out)
     screen = screen or Screen()
