@@ -32,7 +32,10 @@ def lines(path: Path, records: list[dict]) -> Path:
 
 def gsm8k(folder: Path) -> Path:
     records = [
-        {"question": f"{body}. {ask}", "answer": f"There were {a} - {b} = <<{a}-{b}={c}>>{c} left.\n#### {c + 1000 * i:,}"}
+        {
+            "question": f"{body}. {ask}",
+            "answer": f"There were {a} - {b} = <<{a}-{b}={c}>>{c} left.\n#### {c + 1000 * i:,}",
+        }
         for i, (body, ask, a, b, c) in enumerate(stories())
     ]
     lines(folder / "train.jsonl", records[:2])
@@ -44,7 +47,14 @@ def gsm8k(folder: Path) -> Path:
 def svamp(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     records = [
-        {"ID": f"chal-{i}", "Body": body, "Question": ask, "Equation": f"( {a}.0 - {b}.0 )", "Answer": float(c), "Type": "Subtraction"}
+        {
+            "ID": f"chal-{i}",
+            "Body": body,
+            "Question": ask,
+            "Equation": f"( {a}.0 - {b}.0 )",
+            "Answer": float(c),
+            "Type": "Subtraction",
+        }
         for i, (body, ask, a, b, c) in enumerate(stories())
     ]
     (folder / "SVAMP.json").write_text(json.dumps(records), encoding="utf-8")
@@ -59,20 +69,36 @@ def mawps(folder: Path) -> Path:
         for i, (body, ask, a, b, c) in enumerate(s[:3])
     ])  # fmt: skip
     lines(folder / "trainset.jsonl", [
-        {"id": i, "original_text": f"{body} . {ask[:-1]} ?", "segmented_text": "", "equation": f"X={a}-{b}", "ans": str(c) if i % 2 else float(c)}
+        {"id": i, "original_text": f"{body} . {ask[:-1]} ?", "segmented_text": "", "equation": f"X={a}-{b}",
+         "ans": str(c) if i % 2 else float(c)}
         for i, (body, ask, a, b, c) in enumerate(s[3:5])
     ])  # fmt: skip
     lines(folder / "AddSub.jsonl", [
-        {"iIndex": i, "lEquations": [f"X = {a} - {b}"], "lSolutions": [str(c)], "sQuestion": f"{body} . {ask}", "lAlignments": [1]}
+        {"iIndex": i, "lEquations": [f"X = {a} - {b}"], "lSolutions": [str(c)],
+         "sQuestion": f"{body} . {ask}", "lAlignments": [1]}
         for i, (body, ask, a, b, c) in enumerate(s[5:7])
     ])  # fmt: skip
     shard = [
-        {"Question": f"{body}. {ask}".replace(str(a), "N_00").replace(str(b), "N_01"), "Numbers": f"{a}.0 {b}.0", "Equation": "- N_00 N_01", "Answer": float(c)}
+        {
+            "Question": f"{body}. {ask}".replace(str(a), "N_00").replace(str(b), "N_01"),
+            "Numbers": f"{a}.0 {b}.0",
+            "Equation": "- N_00 N_01",
+            "Answer": float(c),
+        }
         for body, ask, a, b, c in s[7:9]
     ]
     pq.write_table(pa.Table.from_pylist(shard), folder / "train-00000-of-00001.parquet")
     body, ask, a, b, c = s[9]
-    other = [{"id": "mawps__1", "question": f"{body}. {ask}", "chain": "", "result": str(c), "result_float": float(c), "equation": f"x = {a} - {b}"}]
+    other = [
+        {
+            "id": "mawps__1",
+            "question": f"{body}. {ask}",
+            "chain": "",
+            "result": str(c),
+            "result_float": float(c),
+            "equation": f"x = {a} - {b}",
+        }
+    ]
     pq.write_table(pa.Table.from_pylist(other), folder / "calc-00000-of-00001.parquet")
     return folder
 
@@ -80,8 +106,9 @@ def mawps(folder: Path) -> Path:
 def camel_records() -> list[dict]:
     endings = ("The answer is {}.", "Therefore, \\boxed{{{}}}.", "So x = {}", "#### {}")
     return [
-        {"role_1": "Mathematician_RoleType.ASSISTANT", "topic;": "Algebra" if i % 2 else "Calculus", "sub_topic": "Equations",
-         "message_1": f"{body}. {ask}", "message_2": f"We subtract.\n{a} - {b} is what we need.\n" + endings[i % 4].format(c)}
+        {"role_1": "Mathematician_RoleType.ASSISTANT", "topic;": "Algebra" if i % 2 else "Calculus", "sub_topic": "?",
+         "message_1": f"{body}. {ask}",
+         "message_2": f"We subtract.\n{a} - {b} is what we need.\n" + endings[i % 4].format(c)}
         for i, (body, ask, a, b, c) in enumerate(stories())
     ]  # fmt: skip
 
@@ -90,7 +117,13 @@ def camel_math(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i, record in enumerate(camel_records()):
         (folder / f"{i:03d}_000.json").write_text(json.dumps(record), encoding="utf-8")
-    proof = {"role_1": "", "topic;": "Algebra", "sub_topic": "Proofs", "message_1": "Prove that x = x.", "message_2": "It is so."}
+    proof = {
+        "role_1": "",
+        "topic;": "Algebra",
+        "sub_topic": "Proofs",
+        "message_1": "Prove that x = x.",
+        "message_2": "It is so.",
+    }
     (folder / "999_000.json").write_text(json.dumps(proof), encoding="utf-8")
     return folder
 
@@ -106,11 +139,12 @@ def camel_zip(path: Path) -> Path:
 
 def jsonl(folder: Path) -> Path:
     return lines(folder / "mine.jsonl", [
-        {"id": "sky", "question": "What color is a clear sky?", "target": "Blue", "aliases": ["azure"], "group": "colors"},
+        {"id": "sky", "question": "What color is the sky?", "target": "Blue", "aliases": ["azure"], "group": "colors"},
         {"id": "grass", "question": "What color is grass?", "answer": "Green", "group": "colors", "source": "nature"},
         {"id": "legs", "question": "How many legs has a spider?", "target": 8},
         {"id": "round", "question": "Is the earth round?", "target": "Yes"},
-        {"id": "pick", "question": "Which is a fruit? (A) stone (B) apple (C) chair", "choices": ["stone", "apple", "chair"], "answer": "B"},
+        {"id": "pick", "question": "Which is a fruit? (A) stone (B) apple (C) chair",
+         "choices": ["stone", "apple", "chair"], "answer": "B"},
         {"id": "index", "question": "Which is a tool?", "choices": ["hammer", "cloud"], "target": 0},
         {"id": "half", "question": "What is half of 7?", "target": "3.5"},
     ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Answers out of real-looking texts: a table of outputs, many of them as small models wrote them, and adversarial ones."""
+"""Answers out of real-looking texts: a table of outputs, many as a small model wrote them, and adversarial ones."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import pytest
 
-from gnomon.tasks.numerals import exact, find_numbers, int_to_words, same, show, words_to_int
-from gnomon.tasks.parsing import is_refusal, parse_bool, parse_letter
-from gnomon.tasks.parsing_names import folded, parse_choice, parse_name
+from gnomon.tasks.numerals import exact, find_numbers, same
+from gnomon.tasks.parsing_choices import parse_bool, parse_letter
+from gnomon.tasks.parsing_names import folded, parse_name
 from gnomon.tasks.parsing_numbers import parse_number
 
 SUM = ("12 + 34", "12 plus 34", "12 and 34")
@@ -25,8 +25,14 @@ DIRECT = [  # answers to "What is 12 + 34?": expected at once
     ("46 is the sum of 12 and 34.", "46"),
     ("12 + 34 = 46\n\nThe answer is: 46", "46"),
     ("To solve this problem, we need to find the sum of 12 and 34.\n\nThe answer is 46.\n\nThis is a", "46"),
-    ("To solve this problem, we need to find the sum of 12 and 34. We can do this by adding them together: 12 + 34", None),
-    ("To solve this problem, we need to perform the arithmetic operation of 12 + 34.\n\nFirst, we add the numbers: 1", None),
+    (
+        "To solve this problem, we need to find the sum of 12 and 34. We can do this by adding them together: 12 + 34",
+        None,
+    ),
+    (
+        "To solve this problem, we need to perform the operation of 12 + 34.\n\nFirst, we add the numbers: 1",
+        None,
+    ),
     ("12 + 34 = 10 + 2 + 30 + 4 = 40 + 6 = 46", "46"),
     ("What is 12 + 34?", None),
     ("What is 12 + 34? 46", "46"),
@@ -135,7 +141,7 @@ YES_NO = [
     ("The statement is true.", True),
     ("The expression is not true.", False),
     ("That isn't correct.", False),
-    ("The expression \"not True and False\" is false.", False),
+    ('The expression "not True and False" is false.', False),
     ("Since False or not True is an operand of it, it is true.", True),
     ("No, it does not follow that all wugs are daxes.", False),
     ("It does not follow that no wugs are daxes.", False),
@@ -175,9 +181,11 @@ LETTERS = [
     ("E", None),
 ]
 
-CAPITALS = {"Nairobi": "Nairobi", "Mexico City": "Mexico City", "Canberra": "Canberra", "Washington, D.C.": "Washington", "Sucre": "Sucre",
-            "Washington": "Washington", "Kyiv": "Kyiv", "Kiev": "Kyiv", "Bogotá": "Bogotá", "Port-au-Prince": "Port-au-Prince",
-            "Lusaka": "Lusaka", "La Paz": "La Paz"}  # fmt: skip
+CAPITALS = {
+    name: name for name in ("Nairobi", "Mexico City", "Canberra", "Sucre", "La Paz", "Kyiv", "Bogotá", "Lusaka")
+}
+CAPITALS |= {"Washington, D.C.": "Washington", "Washington": "Washington", "Kiev": "Kyiv"}
+CAPITALS |= {"Port-au-Prince": "Port-au-Prince"}
 
 NAMES = [  # (country asked about, text, what it answers)
     ("Kenya", "Nairobi", "Nairobi"),
@@ -231,7 +239,9 @@ def _check_number(parsed, text: str, expected: str | None) -> None:
     assert parsed is not None
     assert same(parsed.value, _fraction(expected)), f"read {text[parsed.start : parsed.end]!r} by {parsed.how}"
     assert 0 <= parsed.start < parsed.end <= len(text)
-    assert any(same(n, _fraction(expected)) for n in find_numbers(text[parsed.start : parsed.end].replace("\u2212", "-"), True))
+    assert any(
+        same(n, _fraction(expected)) for n in find_numbers(text[parsed.start : parsed.end].replace("\u2212", "-"), True)
+    )
 
 
 def _fraction(text: str) -> Fraction:

@@ -13,8 +13,8 @@ from task_files import camel_math, camel_zip, gsm8k, jsonl, mawps, svamp
 
 from gnomon.errors import UserError
 from gnomon.tasks import TASKS
-from gnomon.tasks.build import build_task
 from gnomon.tasks.contract import check_task
+from gnomon.tasks.make import make_task
 from gnomon.tasks.sums import Sums
 from gnomon.types import Example, Grade
 
@@ -53,11 +53,11 @@ def test_contract(case: str, tmp_path: Path) -> None:
     name = case.split()[0]
     if name.startswith("reasoning_gym") and importlib.util.find_spec("reasoning_gym") is None:
         with pytest.raises(UserError, match=r"gnomon\[reasoning\]"):
-            build_task(name).examples(1)
+            make_task(name).examples(1)
         return
     if files is not None:
         options = options | {"path": str(files(tmp_path))}
-    task = build_task(name, **options)
+    task = make_task({name: options})
     assert check_task(task, n=12) == []
 
 
@@ -101,9 +101,10 @@ class Broken(Sums):
 
 
 FAULTS = {
-    "ids": "two examples have the id", "random": "two calls", "twins": "same prompt", "blank": "ends in a space", "empty": "empty prompt",
-    "roles": "roles", "target": "is graded False", "meta": "not plain data", "choices": "repeat or lack", "generous": "near miss",
-    "guess": "it holds no answer", "span": "does not cover", "baselines": "different names", "shots": "is shown itself",
+    "ids": "two examples have the id", "random": "two calls", "twins": "same prompt", "blank": "ends in a space",
+    "empty": "empty prompt", "roles": "roles", "target": "is graded False", "meta": "not plain data",
+    "choices": "repeat or lack", "generous": "near miss", "guess": "it holds no answer",
+    "span": "does not cover", "baselines": "different names", "shots": "is shown itself",
 }  # fmt: skip
 
 
@@ -123,9 +124,9 @@ def test_something_else_is_no_task() -> None:
 
 def test_a_users_own_task_is_built_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_riddles.py").write_text(
-        "from gnomon.tasks.sums import Sums\n\n\nclass Riddles(Sums):\n    '''Sums by another name.'''\n\n    name = 'riddles'\n"
+        "from gnomon.tasks.sums import Sums\n\n\nclass Riddles(Sums):\n    name = 'riddles'\n"
     )
     monkeypatch.chdir(tmp_path)
-    task = build_task({"my_riddles:Riddles": {"digits": 1}})
+    task = make_task({"my_riddles:Riddles": {"digits": 1}})
     assert task.name == "riddles"
     assert check_task(task, n=6) == []

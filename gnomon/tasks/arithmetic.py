@@ -10,25 +10,17 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from gnomon.errors import UserError
-from gnomon.tasks.base import Task, grade_number, log10, number_beside
+from gnomon.tasks.base import ONE_OR_MORE, Task, grade_number, log10, number_beside
 from gnomon.tasks.numerals import int_to_words
-from gnomon.tasks.prompts import Item
+from gnomon.tasks.prompts import Item, Style
 from gnomon.types import Example, Grade
 
 Format = Literal["symbol", "words", "question", "spelled"]
-
-
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
 
 
 class Arithmetic(Task):
@@ -36,24 +28,29 @@ class Arithmetic(Task):
 
     generated: ClassVar[bool] = True
     default_n: ClassVar[int | None] = 600
-    lengths: ClassVar[dict[str, int]] = {"plain": 16, "chat": 32, "prefix": 12, "chat_prefix": 16}
-    stops: ClassVar[dict[str, tuple[str, ...]]] = {"plain": ("\n",), "prefix": ("\n",)}
+    lengths: ClassVar[dict[str, int]] = {"plain": 16, "chat": 64, "prefix": 12, "chat_prefix": 12}
+    stops: ClassVar[dict[str, tuple[str, ...]]] = {"plain": ("\n",), "prefix": ("\n",), "chat_prefix": ("\n",)}
     symbol: ClassVar[str]
     word: ClassVar[str]
     noun: ClassVar[str]
+    other_signs: ClassVar[tuple[str, ...]]
+    """More ways in which an answer repeats the question ("12 x 34"): the numbers in them are no answer."""
 
-    digits: Annotated[str, BeforeValidator(_text)] = "2"
+    style: Style = "chat_prefix"
+    """plain: "What is 12 + 34? ... Answer:"; chat: a user's message; prefix: "12 + 34 =" as bare text, which the model
+    continues; chat_prefix: a user's message, and "12 + 34 =" as the beginning of the assistant's answer."""
+    digits: int | str = "2"
     """Digits of the operands: "2" (10 to 99), "1-3" (each from one to three), or one for each operand: "3x1"."""
     terms: int = Field(default=2, ge=2, le=8)
     """How many numbers are joined; with digits like "3x1" it is their count."""
-    formats: Annotated[tuple[Format, ...], BeforeValidator(_tuple)] = ("symbol",)
+    formats: Annotated[tuple[Format, ...], ONE_OR_MORE] = ("symbol",)
     """Ways of writing a question: symbol "12 + 34", words "12 plus 34", question "the sum of 12 and 34", spelled
     "twelve plus thirty-four". With several, each problem is asked in all of them and they share a group."""
 
     @field_validator("digits")
     @classmethod
-    def _good_digits(cls, value: str) -> str:
-        for part in value.split("x"):
+    def _good_digits(cls, value: int | str) -> int | str:
+        for part in str(value).split("x"):
             low, _, high = part.partition("-")
             if not (low.strip().isdigit() and (not high or high.strip().isdigit())):
                 raise UserError(f"digits {value!r} cannot be read", 'like "2", "1-3" or "3x1"')
@@ -92,7 +89,7 @@ class Arithmetic(Task):
         return number_beside(example.target)
 
     def _strata(self) -> list[tuple[int, ...]]:
-        parts = self.digits.split("x")
+        parts = str(self.digits).split("x")
         parts = parts if len(parts) > 1 else parts * self.terms
         ranges = []
         for part in parts:
@@ -122,7 +119,7 @@ class Arithmetic(Task):
 
     def _echoes(self, operands: tuple[int, ...]) -> list[str]:
         numbers = list(map(str, operands))
-        signs = [self.symbol, self.word, "and", "x", "×", "\\times", "·"] if self.symbol == "*" else [self.symbol, self.word, "and", "to"]
+        signs = [self.symbol, self.word, "and", *self.other_signs]
         echoes = [f" {sign} ".join(order) for sign in signs for order in (numbers, numbers[::-1])]
         echoes.append(", ".join(numbers[:-1]) + " and " + numbers[-1])
         echoes.append(", ".join(numbers[:-1]) + ", and " + numbers[-1])
@@ -134,8 +131,9 @@ class Arithmetic(Task):
         group = f"{self.name}:" + ",".join(map(str, sorted(operands)))
         prefix = f"{written} =" if style == "symbol" else f"{written[0].upper()}{written[1:]} is"
         return Item(
-            id=f"{self.name}:{style}:" + ",".join(map(str, operands)), question=f"What is {written}?", target=str(answer),
-            prefix=prefix, instruction="Answer with the number only.", continuation=str(answer), group=group,
+            id=f"{self.name}:{style}:" + ",".join(map(str, operands)), question=f"What is {written}?",
+            target=str(answer), continuation=str(answer), instruction="Answer with the number only.", prefix=prefix,
+            group=group,
             difficulty=difficulty, meta={"operands": list(operands), "format": style},
             features={**features, "largest_log10": log10(max(operands)), "smallest_log10": log10(min(operands))},
         )  # fmt: skip

@@ -11,15 +11,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from gnomon.errors import UserError
 from gnomon.tasks import parsing, parsing_numbers
 from gnomon.tasks.numerals import exact, same, show
 from gnomon.tasks.prompts import Item, Style, render
 from gnomon.types import Episode, Example, Grade, Mode, Prompt, Turn
+
+ONE_OR_MORE = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+"""Lets an option that is a list be written as one text."""
 
 
 class Task(BaseModel):
@@ -58,7 +61,7 @@ class Task(BaseModel):
     included, so 0-50 and 50-100 join); "100-" is all from the 101st."""
     max_new_tokens: int = Field(default=64, ge=1)
     """The longest answer, in tokens; unless given it is chosen by task and style."""
-    stop: tuple[str, ...] = ()
+    stop: Annotated[tuple[str, ...], ONE_OR_MORE] = ()
     """Texts at which an answer ends; unless given they are chosen by task and style."""
 
     @model_validator(mode="before")
@@ -69,11 +72,6 @@ class Task(BaseModel):
         style = str(data.get("style", cls.model_fields["style"].default))
         chosen = {"max_new_tokens": cls.lengths.get(style, 64), "stop": cls.stops.get(style, ())}
         return {**{k: v for k, v in chosen.items() if k in cls.model_fields}, **data}
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _one_stop(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     @field_validator("mode")
     @classmethod
@@ -113,7 +111,7 @@ class Task(BaseModel):
     # ---------------------------------------------------------------- what steps use
 
     def examples(self, n: int | None = None, seed: int = 0) -> list[Example]:
-        """`n` examples (None: all of `range`, or a generated task's own default), the same for the same options and seed.
+        """`n` examples (None: all of `range`, or a generated task's default); the same for the same options and seed.
 
         Of a data set, `n` are drawn by the hash of (seed, group), and kept in the data set's order: a smaller draw is
         part of a larger one, and the paraphrases of a question come together. Raises UserError for more than exist.
@@ -197,7 +195,9 @@ class Task(BaseModel):
                 shots.setdefault(other.group or other.id, other)
         if len(shots) < self.shots:
             raise UserError(
-                f"task {self.name} has {len(shots)} worked examples for {item.id!r}", f"shots is {self.shots}", "lower shots"
+                f"task {self.name} has {len(shots)} worked examples for {item.id!r}",
+                f"shots is {self.shots}",
+                "lower shots",
             )
         meta = {**item.meta, "index": index, "question": item.question, "features": dict(item.features)}
         if shots:
@@ -257,7 +257,9 @@ def _bounds(text: str) -> tuple[int, int | None]:
         return 0, None
     match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d*)\s*", str(text))
     if not match or (match[2] and int(match[2]) <= int(match[1])):
-        raise UserError(f"range {text!r} is not a range", 'two places in ascending order like "0-162" (the end is left out)')
+        raise UserError(
+            f"range {text!r} is not a range", 'two places in ascending order like "0-162" (the end is left out)'
+        )
     return int(match[1]), int(match[2]) if match[2] else None
 
 

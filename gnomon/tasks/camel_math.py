@@ -7,9 +7,10 @@ out of the solution, which a model wrote: some are wrong, and only those that st
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from gnomon.errors import UserError
+from gnomon.tasks.base import ONE_OR_MORE
 from gnomon.tasks.numerals import show
 from gnomon.tasks.parsing_numbers import parse_number, value_of
 from gnomon.tasks.prompts import Item
@@ -24,13 +25,15 @@ class CamelMath(WordProblems):
     hub: ClassVar[str] = "camel-ai/math"
     hub_split: ClassVar[str] = "train"
 
-    topics: tuple[str, ...] = ()
+    topics: Annotated[tuple[str, ...], ONE_OR_MORE] = ()
     """Keep these topics only ("Algebra", ...)."""
 
     def read(self, record: Record, where: str) -> Item | None:
         problem, solution = record.get("message_1"), record.get("message_2")
         if not isinstance(problem, str) or not isinstance(solution, str):
-            raise UserError(f"{where} has fields {', '.join(map(str, record))}", "message_1 and message_2, as CAMEL's records have")
+            raise UserError(
+                f"{where} has fields {', '.join(map(str, record))}", "message_1 and message_2, as CAMEL's records have"
+            )
         topic = str(record.get("topic;", record.get("topic")) or "")
         if self.topics and topic not in self.topics:
             return None

@@ -1,10 +1,10 @@
 """Capitals: "What is the capital of Kenya?", with the country's population as difficulty.
 
 The table `capitals.csv` was compiled for gnomon from general knowledge: the 193 members and two observers of the
-United Nations, Kosovo and Taiwan, and, as an option, 25 territories. Capitals are the official ones; seats of government and
-other names in use are accepted as aliases (Sucre and La Paz; Kyiv and Kiev). Populations are mid-2020s figures of
-the kind published by the United Nations (World Population Prospects) and the World Bank, rounded to about three
-digits from memory and not copied from a release: good for ranking by familiarity, not for demography.
+United Nations, Kosovo and Taiwan, and, as an option, 25 territories. Capitals are the official ones; seats of
+government and other names in use are accepted as aliases (Sucre and La Paz; Kyiv and Kiev). Populations are mid-2020s
+figures of the kind published by the United Nations (World Population Prospects) and the World Bank, rounded to about
+three digits from memory and not copied from a release: good for ranking by familiarity, not for demography.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import csv
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field, field_validator
 
 from gnomon.errors import UserError
-from gnomon.tasks.base import Task, log10
+from gnomon.tasks.base import ONE_OR_MORE, Task, log10
 from gnomon.tasks.parsing import is_refusal
 from gnomon.tasks.parsing_names import folded, parse_name
 from gnomon.tasks.prompts import Item
@@ -32,10 +32,6 @@ TEMPLATES: tuple[tuple[str, str], ...] = (
 )
 
 
-def _tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
 class Capitals(Task):
     """The capital of each country in an embedded table; difficulty is 10 - log10(population)."""
 
@@ -45,7 +41,7 @@ class Capitals(Task):
 
     paraphrases: int = Field(default=1, ge=1, le=len(TEMPLATES))
     """How many of the embedded ways of asking are used for each country; they share a group."""
-    templates: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
+    templates: Annotated[tuple[str, ...], ONE_OR_MORE] = ()
     """Your own ways of asking instead, each with {country}; after a "|" the beginning of the answer for the prefix
     styles: "What is {country}'s capital?|The capital of {country} is"."""
     territories: bool = False
@@ -60,7 +56,9 @@ class Capitals(Task):
         return value
 
     def items(self, n: int | None, seed: int) -> list[Item]:
-        own = [(t.split("|")[0].strip(), t.split("|")[1].strip() if "|" in t else TEMPLATES[0][1]) for t in self.templates]
+        own = [
+            (t.split("|")[0].strip(), t.split("|")[1].strip() if "|" in t else TEMPLATES[0][1]) for t in self.templates
+        ]
         ways = own or list(TEMPLATES[: self.paraphrases])
         rows = [row for row in table() if self.territories or row["kind"] != "territory"]
         return [self._item(row, i, *way) for row in rows for i, way in enumerate(ways)]
@@ -82,15 +80,17 @@ class Capitals(Task):
         row = _by_country()[example.meta["country"]]
         rivals = [r for r in table() if r["region"] == row["region"] and folded(r["capital"]) not in accepted(row)]
         rivals = [r for r in rivals if not accepted(r) & accepted(row)]
-        return min(rivals, key=lambda r: abs(log10(float(r["population"])) - log10(float(row["population"]))))["capital"]
+        return min(rivals, key=lambda r: abs(log10(float(r["population"])) - log10(float(row["population"]))))[
+            "capital"
+        ]
 
     def _item(self, row: Mapping[str, str], way: int, question: str, prefix: str) -> Item:
-        country = f"{row['the']} {row['country']}".strip()
+        country, people = f"{row['the']} {row['country']}".strip(), int(row["population"])
         return Item(
             id=f"capitals:{folded(row['country']).replace(' ', '-')}:{way}", question=question.format(country=country),
             target=row["capital"], prefix=_sentence(prefix.format(country=country)), group=f"capitals:{row['country']}",
-            instruction="Answer with the name of the city only.", difficulty=round(10 - log10(float(row["population"])), 6),
-            meta={"country": row["country"], "region": row["region"], "kind": row["kind"], "population": int(row["population"])},
+            instruction="Answer with the name of the city only.", difficulty=round(10 - log10(people), 6),
+            meta={"country": row["country"], "region": row["region"], "kind": row["kind"], "population": people},
             features={"country_chars": float(len(country)), "capital_words": float(len(row["capital"].split()))},
         )  # fmt: skip
 
@@ -103,8 +103,8 @@ def _sentence(text: str) -> str:
 def table() -> tuple[Mapping[str, str], ...]:
     """The rows of `capitals.csv`: country, the (its article), capital, aliases and country_aliases (joined by "|"),
     population, region, kind (member, observer or other; territory)."""
-    with resources.files("gnomon.tasks").joinpath("capitals.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(csv.DictReader(file))
+    text = resources.files("gnomon.tasks").joinpath("capitals.csv").read_text(encoding="utf-8")
+    return tuple(csv.DictReader(text.splitlines()))
 
 
 @cache

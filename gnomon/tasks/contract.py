@@ -110,7 +110,8 @@ def _prompt(example: Example) -> Iterator[str]:
 def _grades(task: Any, example: Example) -> Iterator[str]:
     grade = task.grade(example, example.target)
     if grade.label is not True:
-        yield f"the target {example.target!r} of {example.id!r} is graded {grade.label} ({grade.reason}, answer {grade.answer!r})"
+        said = f"{grade.label} ({grade.reason}, answer {grade.answer!r})"
+        yield f"the target {example.target!r} of {example.id!r} is graded {said}"
     for text in (example.target, f" {example.target}\n"):
         grade = task.grade(example, text)
         if grade.span is not None:
@@ -125,7 +126,8 @@ def _grades(task: Any, example: Example) -> Iterator[str]:
         miss = task.near_miss(example)
         grade = task.grade(example, miss)
         if grade.label is not False:
-            yield f"the near miss {miss!r} of {example.id!r} (target {example.target!r}) is graded {grade.label} ({grade.reason})"
+            said = f"{grade.label} ({grade.reason})"
+            yield f"the near miss {miss!r} of {example.id!r} (target {example.target!r}) is graded {said}"
     for text in REFUSALS:
         if (grade := task.grade(example, text)).label is not None:
             yield f"the text {text!r} is graded {grade.label} for {example.id!r}; it holds no answer"
@@ -158,7 +160,9 @@ def _baselines(task: Any, examples: Sequence[Example]) -> Iterator[str]:
     if any(set(row) != set(rows[0]) for row in rows):
         yield "baselines() has different names for different examples"
     for example, row in zip(examples, rows, strict=True):
-        bad = [k for k, v in row.items() if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v)]
+        bad = [
+            k for k, v in row.items() if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v)
+        ]
         if bad:
             yield f"baselines of {example.id!r} are not all finite numbers: {', '.join(bad)}"
 
@@ -173,7 +177,11 @@ def _episode(task: Any, example: Example) -> Iterator[str]:
         yield "episode() gives something without first, reply and grade"
     elif task.mode != "episode":
         turn = play.reply(example.target)
-        if play.first() != example.prompt or turn.prompt is not None or play.grade() != task.grade(example, example.target):
+        if (
+            play.first() != example.prompt
+            or turn.prompt is not None
+            or play.grade() != task.grade(example, example.target)
+        ):
             yield "played as an episode, a question does not give its prompt, one turn and its grade"
 
 
@@ -195,8 +203,9 @@ def _options(task: Any, n: int, seed: int) -> Iterator[str]:
                 yield f"style {style} asks other questions"
             for example in styled:
                 yield from _prompt(example)
-                if other.grade(example, example.target).label is not True:
-                    yield f"in style {style} the target of {example.id!r} is graded {other.grade(example, example.target).label}"
+                grade = other.grade(example, example.target)
+                if grade.label is not True:
+                    yield f"in style {style} the target of {example.id!r} is graded {grade.label} ({grade.reason})"
     if "shots" in cls.model_fields and hasattr(task, "variant"):
         yield from _shots(task, plain, n, seed)
 

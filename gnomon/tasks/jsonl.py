@@ -15,19 +15,33 @@ Any other column is kept in `meta`.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, ClassVar, Literal
 
 from gnomon.errors import UserError
 from gnomon.tasks.base import Task, grade_number, number_beside
 from gnomon.tasks.numerals import exact
-from gnomon.tasks.parsing import is_refusal, parse_bool
-from gnomon.tasks.parsing_names import folded, parse_choice, parse_name
+from gnomon.tasks.parsing import is_refusal
+from gnomon.tasks.parsing_choices import parse_bool, parse_choice
+from gnomon.tasks.parsing_names import folded, parse_name
 from gnomon.tasks.prompts import Item
 from gnomon.tasks.records import Record, data_files, files_hash, read_files
 from gnomon.types import SPLITS, Example, Grade, Mode, Prompt
 
 Kind = Literal["number", "bool", "choice", "text"]
-_COLUMNS = ("id", "prompt", "question", "target", "answer", "aliases", "choices", "group", "difficulty", "split", "prefix")
+_COLUMNS = (
+    "id",
+    "prompt",
+    "question",
+    "target",
+    "answer",
+    "aliases",
+    "choices",
+    "group",
+    "difficulty",
+    "split",
+    "prefix",
+)
 _TRUE, _FALSE = {"yes", "true"}, {"no", "false"}
 
 
@@ -83,8 +97,12 @@ class Jsonl(Task):
             right = parsed is not None and folded(str(parsed.value)) in {folded(a) for a in accepted}
             if parsed and right and parsed.rivals:
                 return Grade(None, text[parsed.start : parsed.end], "two answers", (parsed.start, parsed.end))
+        if parsed is None and is_refusal(text):
+            return Grade(None, reason="refused")
+        if parsed is None and kind == "text" and (said := re.search(r"\S[^\n]*", text)):
+            return Grade(False, said[0], "other words", said.span())  # an answer in words is wrong, not unreadable
         if parsed is None:
-            return Grade(None, reason="refused" if is_refusal(text) else "no answer")
+            return Grade(None, reason="no answer")
         return Grade(right, text[parsed.start : parsed.end], parsed.how, (parsed.start, parsed.end))
 
     def near_miss(self, example: Example) -> str:
@@ -110,15 +128,25 @@ class Jsonl(Task):
     def _read(self, index: int, where: str, record: Record) -> Item:
         prompt, question = record.get("prompt"), record.get("question")
         if (prompt is None) == (question is None):
-            raise UserError(f"{where} has {'neither' if prompt is None else 'both'} prompt and question", "one of the two")
+            raise UserError(
+                f"{where} has {'neither' if prompt is None else 'both'} prompt and question", "one of the two"
+            )
         if self.shots and prompt is not None:
-            raise UserError(f"{where} has a prompt of its own, and shots is {self.shots}", "question instead of prompt, or shots: 0")
+            raise UserError(
+                f"{where} has a prompt of its own, and shots is {self.shots}", "question instead of prompt, or shots: 0"
+            )
         choices = _choices(record.get("choices"), where)
         target = _target(record.get("target", record.get("answer")), choices, where)
         kind = self._kind(target, choices)
-        wrong = {"number": exact(target) is None, "bool": target.strip().lower() not in _TRUE | _FALSE, "choice": not choices}
+        wrong = {
+            "number": exact(target) is None,
+            "bool": target.strip().lower() not in _TRUE | _FALSE,
+            "choice": not choices,
+        }
         if wrong.get(kind, not folded(target)):
-            raise UserError(f"{where}: target {target!r} cannot be graded as {kind}", "", "mend the record or set grade_as")
+            raise UserError(
+                f"{where}: target {target!r} cannot be graded as {kind}", "", "mend the record or set grade_as"
+            )
         if self.mode == "choices" and len(choices) < 2:
             raise UserError(f"{where} has no choices", "mode choices needs two or more in every record")
         split = str(record.get("split") or "")
@@ -127,23 +155,34 @@ class Jsonl(Task):
         aliases = record.get("aliases") or []
         meta = {k: v for k, v in record.items() if k not in _COLUMNS}
         meta |= {"aliases": [str(a) for a in (aliases if isinstance(aliases, list) else [aliases])]} if aliases else {}
+        own_prefix = record.get("prefix")
         text = str(question if question is not None else prompt if isinstance(prompt, str) else index)
         return Item(
-            id=str(record.get("id") if record.get("id") is not None else f"jsonl:{index}"), question=text, target=target,
-            prefix=str(record.get("prefix") or f"{text}\nThe answer is"), opening="" if record.get("prefix") else "The answer is",
-            verbatim=None if prompt is None else _prompt(prompt, where), choices=choices, group=str(record.get("group") or ""),
-            split=split, difficulty=_number(record.get("difficulty"), where), meta=meta,
+            id=f"jsonl:{index}" if record.get("id") is None else str(record["id"]), question=text, target=target,
+            prefix=str(own_prefix or f"{text}\nThe answer is"), opening="" if own_prefix else "The answer is",
+            verbatim=None if prompt is None else _prompt(prompt, where), choices=choices,
+            group=str(record.get("group") or ""), split=split, difficulty=_number(record.get("difficulty"), where),
+            meta=meta,
         )  # fmt: skip
 
 
 def _prompt(prompt: Any, where: str) -> Prompt:
     if isinstance(prompt, str) and prompt.strip():
         return prompt
-    if isinstance(prompt, list) and prompt and all(
-        isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role") in ("system", "user", "assistant") for m in prompt
+    if (
+        isinstance(prompt, list)
+        and prompt
+        and all(
+            isinstance(m, dict)
+            and isinstance(m.get("content"), str)
+            and m.get("role") in ("system", "user", "assistant")
+            for m in prompt
+        )
     ):
         return tuple({"role": m["role"], "content": m["content"]} for m in prompt)
-    raise UserError(f"{where} has a prompt that is neither text nor messages", 'text, or [{"role": "user", "content": "..."}]')
+    raise UserError(
+        f"{where} has a prompt that is neither text nor messages", 'text, or [{"role": "user", "content": "..."}]'
+    )
 
 
 def _choices(value: Any, where: str) -> tuple[str, ...]:
@@ -171,7 +210,9 @@ def _target(value: Any, choices: tuple[str, ...], where: str) -> str:
         return choices[ord(text.upper()) - ord("A")]
     alike = [c for c in choices if folded(c) == folded(text)]
     if not alike:
-        raise UserError(f"{where}: target {text!r} is not among its choices {list(choices)}", "one of them, its letter or its index")
+        raise UserError(
+            f"{where}: target {text!r} is not among its choices {list(choices)}", "one of them, its letter or its index"
+        )
     return alike[0]
 
 

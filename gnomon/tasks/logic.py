@@ -13,20 +13,43 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BeforeValidator, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from gnomon.errors import UserError
 from gnomon.tasks.base import Task
-from gnomon.tasks.parsing import is_refusal, parse_bool
+from gnomon.tasks.parsing import is_refusal
+from gnomon.tasks.parsing_choices import parse_bool
 from gnomon.tasks.prompts import Item
 from gnomon.types import Example, Grade, Mode
 
-NOUNS = (
-    "wugs daxes blickets zibs feps tomas lorps vints mips quells gazzers brocks snarfs plinks dobs krells yimps torbs jexes "
-    "hulms pangs rills sproks nards"
-).split()
+NOUNS = [
+    "wugs",
+    "daxes",
+    "blickets",
+    "zibs",
+    "feps",
+    "tomas",
+    "lorps",
+    "vints",
+    "mips",
+    "quells",
+    "gazzers",
+    "brocks",
+    "snarfs",
+    "plinks",
+    "dobs",
+    "krells",
+    "yimps",
+    "torbs",
+    "jexes",
+    "hulms",
+    "pangs",
+    "rills",
+    "sproks",
+    "nards",
+]
 QUANTIFIERS = {"A": "All {} are {}", "E": "No {} are {}", "I": "Some {} are {}", "O": "Some {} are not {}"}
 Statement = tuple[str, int, int]
 """(quantifier A, E, I or O; subject term; predicate term)"""
@@ -43,14 +66,14 @@ class Logic(Task):
     stops: ClassVar[dict[str, tuple[str, ...]]] = {"plain": ("\n",), "prefix": ("\n",)}
 
     kind: Literal["boolean", "syllogism", "mixed"] = "boolean"
-    """boolean: "not True and (False or True)"; syllogism: two or more premises and a conclusion; mixed: both in turn."""
-    depth: Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is int else v)] = "1-3"
+    """boolean: "not True and (False or True)"; syllogism: two or more premises, and a conclusion; mixed: both."""
+    depth: int | str = "1-3"
     """Operators in a boolean expression, from 1 to 6; a syllogism has one premise more, and at most 4."""
 
     @field_validator("depth")
     @classmethod
-    def _good_depth(cls, value: str) -> str:
-        low, _, high = value.partition("-")
+    def _good_depth(cls, value: int | str) -> int | str:
+        low, _, high = str(value).partition("-")
         if not (low.isdigit() and (not high or high.isdigit()) and 1 <= int(low) <= int(high or low) <= 6):
             raise UserError(f"depth {value!r} cannot be read", 'like "2" or "1-3", from 1 to 6, the smaller first')
         return value
@@ -58,7 +81,9 @@ class Logic(Task):
     @model_validator(mode="after")
     def _short_enough(self) -> Logic:
         if "syllogism" in self._plan()[0] and self._plan()[1][-1] > 3:
-            raise UserError(f"depth {self.depth!r} for {self.kind} logic", "at most 3 (4 premises) where syllogisms are asked")
+            raise UserError(
+                f"depth {self.depth!r} for {self.kind} logic", "at most 3 (4 premises) where syllogisms are asked"
+            )
         return self
 
     def total(self) -> int:
@@ -82,7 +107,7 @@ class Logic(Task):
         return next(c for c in example.choices if c != example.target)
 
     def _plan(self) -> tuple[tuple[str, ...], range]:
-        low, _, high = self.depth.partition("-")
+        low, _, high = str(self.depth).partition("-")
         kinds = ("boolean", "syllogism") if self.kind == "mixed" else (self.kind,)
         return kinds, range(int(low), int(high or low) + 1)
 
@@ -90,8 +115,12 @@ class Logic(Task):
         """Each stratum (kind, depth, answer) in turn: true and false alternate, so any even count is balanced."""
         kinds, depths = self._plan()
         makers = {"boolean": _boolean_items, "syllogism": _syllogism_items}
-        pairs = [(makers[k](d, True, random.Random(f"{seed}/{k}/{d}/1")), makers[k](d, False, random.Random(f"{seed}/{k}/{d}/0")))
-                 for d in depths for k in kinds]  # fmt: skip
+        answers = (True, False)
+        pairs = [
+            tuple(makers[k](d, answer, random.Random(f"{seed}/{k}/{d}/{answer}")) for answer in answers)
+            for d in depths
+            for k in kinds
+        ]
         coin = random.Random(f"logic/{seed}")
         while pairs:
             for pair in list(pairs):
@@ -163,9 +192,10 @@ def _boolean_items(depth: int, answer: bool, rng: random.Random) -> Iterator[Ite
         words = text.replace("(", " ").replace(")", " ").split()
         nots = words.count("not")
         yield Item(
-            id="logic:" + text.replace(" ", "_"), question=f'Is the expression "{text}" true or false?', target=str(answer),
-            prefix=f"The value of the expression ({text}) is", opening=f'The expression "{text}" is', choices=("True", "False"),
-            instruction="Answer with True or False.", difficulty=float(depth + nots), meta={"kind": "boolean", "depth": depth, "echo": [text]},
+            id="logic:" + text.replace(" ", "_"), question=f'Is the expression "{text}" true or false?',
+            target=str(answer), instruction="Answer with True or False.", choices=("True", "False"),
+            prefix=f"({text}) ==", opening="The answer is", continuation=str(answer), difficulty=float(depth + nots),
+            meta={"kind": "boolean", "depth": depth, "echo": [text]},
             features={"operators": float(depth), "nots": float(nots), "ors": float(words.count("or")),
                       "trues": float(words.count("True")), "syllogism": 0.0},
         )  # fmt: skip
@@ -235,9 +265,11 @@ def _syllogism_items(depth: int, answer: bool, rng: random.Random) -> Iterator[I
         pattern = " ".join(f"{q}{a}{b}" for q, a, b in (*form.premises, form.conclusion))
         negatives = sum(q in "EO" for q, _, _ in (*form.premises, form.conclusion))
         yield Item(
-            id="logic:" + pattern.replace(" ", "-") + ":" + "-".join(nouns) + f":{_order(premises, form, nouns)}", question=question,
-            target="Yes" if answer else "No", prefix=f"{question} The answer, yes or no, is", opening="The answer is",
-            instruction="Answer with Yes or No.", choices=("Yes", "No"), difficulty=float(depth + 1 + negatives),
+            id=f"logic:{pattern.replace(' ', '-')}:{'-'.join(nouns)}:{_order(premises, form, nouns)}",
+            question=question, target="Yes" if answer else "No", choices=("Yes", "No"),
+            prefix=f"{question} The answer, yes or no, is", opening="The answer is",
+            instruction="Answer with Yes or No.",
+            difficulty=float(depth + 1 + negatives),
             meta={"kind": "syllogism", "depth": depth, "form": pattern, "echo": [p.rstrip(".") for p in premises]},
             features={"operators": float(depth), "nots": float(negatives), "ors": 0.0, "trues": 0.0, "syllogism": 1.0},
         )  # fmt: skip

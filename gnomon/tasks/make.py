@@ -40,6 +40,8 @@ def make_task(option: Any) -> Task:
         options = {field: argument, **options}
     else:
         cls = registry.find("task", name)
+    if not (hasattr(cls, "examples") and hasattr(cls, "grade")):
+        raise UserError(f"{name!r} is not a task", "a class with examples() and grade()")
     if hasattr(cls, "model_fields"):
         return build(cls, options, f"task {name}")
     try:

@@ -62,7 +62,9 @@ def _only(value: Any) -> Any:
 
 def _filled(question: str, numbers: Any, where: str) -> str:
     """Put the numbers of "8.0 2.0" (or a list) in the places N_00, N_01, ..."""
-    values = [str(v) for v in (numbers if isinstance(numbers, list | tuple) else str(numbers).replace(",", " ").split())]
+    values = [
+        str(v) for v in (numbers if isinstance(numbers, list | tuple) else str(numbers).replace(",", " ").split())
+    ]
 
     def put(match: re.Match[str]) -> str:
         place = int(match[1])

@@ -36,11 +36,29 @@ _VULGAR = {
     "⅙": (1, 6), "⅚": (5, 6), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8), "⅞": (7, 8),
 }  # fmt: skip
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORDS = {w: i for i, w in enumerate(_UNITS)} | {w: 20 + 10 * i for i, w in enumerate(_TENS)}
 _WORD = "|".join(sorted([*_WORDS, *_SCALES], key=len, reverse=True))
 _SPELLED = re.compile(
@@ -84,7 +102,9 @@ def _digits(text: str) -> Iterator[Number]:
             continue
         start, end = m.start(), m.end()
         money = m["money"] or ""
-        before = re.search(r"\b(?:minus|negative)\s+\\?[$€£¥₹]?$", text[max(0, m.start() - 12) : m.start()], re.IGNORECASE)
+        before = re.search(
+            r"\b(?:minus|negative)\s+\\?[$€£¥₹]?$", text[max(0, m.start() - 12) : m.start()], re.IGNORECASE
+        )
         if m["sign"] or money.endswith("-"):
             value = -value
         elif before and re.match(r"neg", before[0], re.IGNORECASE):
@@ -131,7 +151,9 @@ def _spelled(text: str) -> Iterator[Number]:
         value = words_to_int([w for w in words if w not in ("minus", "negative", "and", "a", "an")])
         if value is None:
             continue
-        minus = m["minus"] is not None and (m["minus"].lower() == "negative" or not re.search(r"\w\s*$", text[: m.start()]))
+        minus = m["minus"] is not None and (
+            m["minus"].lower() == "negative" or not re.search(r"\w\s*$", text[: m.start()])
+        )
         start = m.start() if minus or m["minus"] is None else m.start() + len(m["minus"]) + 1
         yield Number(Fraction(-value if minus else value), start, m.end(), spelled=True)
 
@@ -168,7 +190,13 @@ def int_to_words(value: int) -> str:
     if value < 100:
         tens, units = divmod(value, 10)
         return _TENS[tens - 2] + (f"-{_UNITS[units]}" if units else "")
-    for name, scale in (("trillion", 10**12), ("billion", 10**9), ("million", 10**6), ("thousand", 10**3), ("hundred", 100)):
+    for name, scale in (
+        ("trillion", 10**12),
+        ("billion", 10**9),
+        ("million", 10**6),
+        ("thousand", 10**3),
+        ("hundred", 100),
+    ):
         if value >= scale:
             head, rest = divmod(value, scale)
             return f"{int_to_words(head)} {name}" + (f" {int_to_words(rest)}" if rest else "")

@@ -11,24 +11,36 @@ from gnomon.tasks.parsing import ANSWER_CUE, Parsed, read
 
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
-_RESULT = r"(?:sum|total|product|result|difference|quotient|remainder|answer|value|amount|number|output|cost|price|profit)"
-_IS = r"(?:\bis\b|\bare\b|\bwas\b|\bwould be\b|\bwill be\b|\bequals?\b|\bmakes?\b|\bgives?\b|\bcomes to\b|\bbecomes\b|=|:)"
+_RESULT = (
+    r"(?:sum|total|product|result|difference|quotient|remainder|answer|value|amount|number|output|cost|price|profit)"
+)
+_IS = r"(?:\b(?:is|are|was|would be|will be|equals?|makes?|gives?|comes to|becomes)\b|=|:)"
 _STATED = re.compile(
-    rf"\b{_RESULT}\b[^.\n=:?]{{0,80}}?{_IS}|\ba (?:\w+ )?{_RESULT}(?: \w+)? of\b|\b(?:total|profit|sum) of\b(?![^.\n]*\band\b)",
+    rf"\b{_RESULT}\b[^.\n=:?]{{0,80}}?{_IS}|\ba (?:\w+ )?{_RESULT}(?: \w+)? of\b"
+    r"|\b(?:total|profit|sum) of\b(?![^.\n]*\band\b)",
     re.IGNORECASE,
 )
-_IS_RESULT = re.compile(rf"[\s*_\"'$)]*(?:\w+\s+)?(?:is|was|would be)\s+(?:the|your|our)\s+(?:\w+\s+)?{_RESULT}\b", re.IGNORECASE)
+_IS_RESULT = re.compile(
+    rf"[\s*_\"'$)]*(?:\w+\s+)?(?:is|was|would be)\s+(?:the|your|our)\s+(?:\w+\s+)?{_RESULT}\b", re.IGNORECASE
+)
 _EQUALS = re.compile(r"=|≈|\\approx|\\equiv|→|\bequals?\b|\bis equal to\b|\bmakes\b|\bgives\b", re.IGNORECASE)
 _BULLET = re.compile(r"^[\s*_#>-]*(?:step\s*)?(\d{1,2})\s*[.):](?=\s)", re.IGNORECASE | re.MULTILINE)
-_LABEL = re.compile(r"\b(?:step|problem|question|equation|exercise|example|part|chapter|figure|option|grade)\s*#?$", re.IGNORECASE)
+_LABEL = re.compile(
+    r"\b(?:step|problem|question|equation|exercise|example|part|chapter|figure|option|grade)\s*#?$", re.IGNORECASE
+)
 _INTRODUCED = re.compile(
     r"\b(?:after|in|within|for|over|during|every|each|per|at|from|of|by|with|on|than|to|about|first|last|next|another)"
     r"(?:\s+(?:the|all|these|those|his|her|their|its|each|a|only))*\s*[$€£]?$",
     re.IGNORECASE,
 )
-_LEAD = re.compile(r"[\s*_\"'`($\\>#:-]*(?:[a-z]\s*=\s*)?(?:(?:it(?:'s| is)|that(?:'s| is)|is|so|about|approximately|exactly)\s+)?[*_\"'`($\\]*", re.I)
+_LEAD = re.compile(
+    r"[\s*_\"'`($\\>#:-]*(?:[a-z]\s*=\s*)?"
+    r"(?:(?:it(?:'s| is)|that(?:'s| is)|is|so|about|approximately|exactly)\s+)?[*_\"'`($\\]*",
+    re.I,
+)
 _OPERATOR = re.compile(
-    r"\s*(?:[+*/×÷^x]|-(?=\s)|(?:plus|minus|times|multiplied by|divided by|and|added to|\\times|\\cdot|\\div)\b)\s*[$€£(\\]*-?\d",
+    r"\s*(?:[+*/×÷^x]|-(?=\s)|(?:plus|minus|times|multiplied by|divided by|and|added to|\\times|\\cdot|\\div)\b)"
+    r"\s*[$€£(\\]*-?\d",
     re.IGNORECASE,
 )
 MARKS = ("####", "boxed", "tag", "answer")
@@ -47,10 +59,16 @@ def parse_number(text: str, echo: Sequence[str] = (), direct: bool = False) -> P
         numbers = [n for n in find_numbers(text, spelled=True) if n.start >= begin and not _not_an_answer(text, n)]
         bullets = _bullets(text)
         echoes = _echoes(text, echo)
-        shown = [n for n in numbers if n.start not in bullets and not any(a <= n.start and n.end <= b for a, b in echoes)]
+        shown = [
+            n for n in numbers if n.start not in bullets and not any(a <= n.start and n.end <= b for a, b in echoes)
+        ]
         if not shown:
             return None
-        for how, spans in (("####", _hashes(text, begin)), ("boxed", _groups(_BOXED, text, begin)), ("tag", _groups(_TAG, text, begin))):
+        for how, spans in (
+            ("####", _hashes(text, begin)),
+            ("boxed", _groups(_BOXED, text, begin)),
+            ("tag", _groups(_TAG, text, begin)),
+        ):
             for a, b in reversed(spans):
                 if inside := [n for n in shown if a <= n.start and n.end <= b]:
                     return _found(_of_slot(text, inside, a, b), how)
@@ -79,7 +97,9 @@ def _direct(
         if _IS_RESULT.match(text, n.end):
             return _found(n, "stated")
     for a, b in echoes:
-        link = re.compile(r"[\s*_\"'`$)?.,]*(?:=|≈|→|:|\bis\b|\bare\b|\bequals?\b|\bmakes\b|\bgives\b|\bwould be\b)", re.IGNORECASE).match(text, b)
+        link = re.compile(
+            r"[\s*_\"'`$)?.,]*(?:=|≈|→|:|\bis\b|\bare\b|\bequals?\b|\bmakes\b|\bgives\b|\bwould be\b)", re.IGNORECASE
+        ).match(text, b)
         if a >= begin and link and (n := _in_slot(text, shown, link.end())):
             return _found(n, "equation")
     for m in _STATED.finditer(text, begin):
@@ -135,14 +155,18 @@ def _after(text: str, numbers: list[Number], place: int) -> Number | None:
     for n in numbers:
         if n.start >= place:
             between = text[place : n.start]
-            near = re.fullmatch(r"[\s*_\"'`$€£({\[\\~:]*(?:(?:about|approximately|roughly|a total of|\\text\{)\s*)?[$€£\\]*", between)
+            near = re.fullmatch(
+                r"[\s*_\"'`$€£({\[\\~:]*(?:(?:about|approximately|roughly|a total of|\\text\{)\s*)?[$€£\\]*", between
+            )
             return n if near and not _OPERATOR.match(text, n.end) else None
     return None
 
 
 def _not_an_answer(text: str, n: Number) -> bool:
     before = text[max(0, n.start - 24) : n.start]
-    return bool(re.search(r"\b(?:not|isn't|wasn't|than)\s+[$€£]?$", before, re.IGNORECASE) or _LABEL.search(before.rstrip(" ")))
+    return bool(
+        re.search(r"\b(?:not|isn't|wasn't|than)\s+[$€£]?$", before, re.IGNORECASE) or _LABEL.search(before.rstrip(" "))
+    )
 
 
 def _bullets(text: str) -> set[int]:

@@ -15,6 +15,7 @@ class Products(Arithmetic):
     symbol: ClassVar[str] = "*"
     word: ClassVar[str] = "times"
     noun: ClassVar[str] = "product"
+    other_signs: ClassVar[tuple[str, ...]] = ("x", "×", "by", "multiplied by", "\\times", "\\cdot")
 
     def answer(self, operands: tuple[int, ...]) -> int:
         return math.prod(operands)
@@ -26,7 +27,11 @@ class Products(Arithmetic):
             carried += carries(product, operand)
             product *= operand
         trailing = sum(str(o).endswith("0") for o in operands)
-        return float(steps + carried), {"steps": float(steps), "carries": float(carried), "round_operands": float(trailing)}
+        return float(steps + carried), {
+            "steps": float(steps),
+            "carries": float(carried),
+            "round_operands": float(trailing),
+        }
 
 
 def carries(a: int, b: int) -> int:

@@ -1,7 +1,7 @@
 """Prompt styles: how a question becomes what the model reads.
 
     plain        What is the capital of Kenya? Answer with the name of the city only.\\nAnswer:
-    chat         [user] What is the capital of Kenya? Answer with the name of the city only.
+    chat         [user] (the same two sentences)
     prefix       The capital of Kenya is
     chat_prefix  [user] as chat  [assistant] The capital of Kenya is
 
@@ -25,9 +25,9 @@ class Item:
     """One question before it is put into a style; tasks make these, `Task.examples` turns them into examples.
 
     `prefix` begins the answer as bare text and so must hold the question; `opening` begins the assistant's answer after
-    the question was asked (the prefix, unless given). `solution` is what a few-shot demonstration shows as the answer, `continuation` what it shows after `prefix`
-    (both default to the target). `verbatim` is a prompt to be used as it is, whatever the style. `features` are
-    numbers that describe the question's surface; they become baselines.
+    the question was asked (the prefix, unless given). `solution` is what a few-shot demonstration shows as the answer,
+    `continuation` what it shows after the prefix or opening (both default to the target). `verbatim` is a prompt to be
+    used as it is, whatever the style. `features` are numbers that describe the question's surface: baselines.
     """
 
     id: str
@@ -61,7 +61,9 @@ def render(style: Style, item: Item, shots: Sequence[Item] = (), system: str = "
         return "\n".join([s.prefix + " " + _continuation(s) for s in shots] + [item.prefix])
     messages = [{"role": "system", "content": system}] if system else []
     for shot in shots:
-        answer = _opening(shot) + " " + _continuation(shot) if style == "chat_prefix" else (shot.solution or shot.target)
+        answer = (
+            _opening(shot) + " " + _continuation(shot) if style == "chat_prefix" else (shot.solution or shot.target)
+        )
         messages += [{"role": "user", "content": _asked(shot)}, {"role": "assistant", "content": answer}]
     messages.append({"role": "user", "content": _asked(item)})
     if style == "chat_prefix":

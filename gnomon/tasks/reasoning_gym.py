@@ -70,7 +70,9 @@ class ReasoningGym(Task):
         try:
             score = float(source.score_answer(given, source[meta["place"]]))
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, SyntaxError, ZeroDivisionError) as error:
-            return Grade(False, answer, f"the scorer could not read it: {type(error).__name__}", (parsed.start, parsed.end))
+            return Grade(
+                False, answer, f"the scorer could not read it: {type(error).__name__}", (parsed.start, parsed.end)
+            )
         return Grade(score >= self.threshold, answer, parsed.how, (parsed.start, parsed.end))
 
     def near_miss(self, example: Example) -> str:
@@ -93,7 +95,8 @@ class ReasoningGym(Task):
         return Item(
             id=f"reasoning_gym:{self.dataset}:{key}", question=question, target=target,
             instruction="End with: The answer is X." if self.style != "plain" else "Give only the answer.",
-            prefix=f"{question}\nThe answer is", opening="The answer is", solution=f"The answer is {target}." if self.style == "chat" else "",
+            prefix=f"{question}\nThe answer is", opening="The answer is",
+            solution=f"The answer is {target}." if self.style == "chat" else "",
             difficulty=float(len(question.split())), meta=meta,
         )  # fmt: skip
 
@@ -103,7 +106,9 @@ def _phrase(text: str, target: str) -> Parsed | None:
     short text; several lines where the target has several."""
 
     def find(text: str, begin: int) -> Parsed | None:
-        spans = [(m.span(1), "tag") for m in re.compile(r"<answer>(.*?)(?:</answer>|$)", re.I | re.S).finditer(text, begin)]
+        spans = [
+            (m.span(1), "tag") for m in re.compile(r"<answer>(.*?)(?:</answer>|$)", re.I | re.S).finditer(text, begin)
+        ]
         spans += [((m.end(), len(text)), "answer") for m in ANSWER_CUE.finditer(text, begin)]
         (start, end), how = spans[-1] if spans else ((begin, len(text)), "leading")
         start += len(text[start:end]) - len(text[start:end].lstrip(" \t\n*:`\"'"))
@@ -135,4 +140,6 @@ def _dataset(name: str, config: str, size: int, seed: int) -> Any:
     try:
         return library.create_dataset(name, size=size, seed=seed, **json.loads(config))
     except (TypeError, AssertionError, ValueError) as error:
-        raise UserError(f"Reasoning Gym refuses config {config} for {name} ({error})", "options of that data set") from None
+        raise UserError(
+            f"Reasoning Gym refuses config {config} for {name} ({error})", "options of that data set"
+        ) from None

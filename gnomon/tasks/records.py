@@ -59,7 +59,11 @@ def data_files(path: str | Path, split: str = "") -> list[Path]:
     chosen = [f for f, name in told.items() if name == _canonical(split)]
     if not chosen:
         names = sorted(set(filter(None, told.values())))
-        raise UserError(f"no file of split {split!r} in {path}", f"its splits are {', '.join(names)}", "set split, or path to one file")
+        raise UserError(
+            f"no file of split {split!r} in {path}",
+            f"its splits are {', '.join(names)}",
+            "set split, or path to one file",
+        )
     return chosen
 
 
@@ -75,16 +79,19 @@ def read_hub(repo: str, config: str, split: str, revision: str) -> list[tuple[st
     """The records of a hub data set through the `datasets` library; a UserError where it, or the hub, is missing."""
     try:
         import datasets
+        from datasets.exceptions import DatasetsError
     except ImportError:
         raise UserError(
-            f"data set {repo} needs the datasets library", "", "pip install 'gnomon[datasets]', or set path to local files"
+            f"data set {repo} needs the datasets library", "", "pip install 'gnomon[hub]', or set path to local files"
         ) from None
     try:
         loaded = datasets.load_dataset(repo, config or None, split=split, revision=revision or None)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"cannot load {repo} (split {split}) from the hub: {reason}", "", "check the network, or set path to local files"
+            f"cannot load {repo} (split {split}) from the hub: {reason}",
+            "",
+            "check the network, or set path to local files",
         ) from None
     return [(f"{repo} {split} row {i}", dict(row)) for i, row in enumerate(loaded)]
 
@@ -92,10 +99,13 @@ def read_hub(repo: str, config: str, split: str, revision: str) -> list[tuple[st
 def _read(name: str, data: bytes) -> Iterator[tuple[str, Record]]:
     suffix = PurePosixPath(name).suffix.lower()
     if suffix == ".zip":
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for inner in sorted(archive.namelist()):
-                if PurePosixPath(inner).suffix.lower() in SUFFIXES and "__MACOSX" not in inner:
-                    yield from _read(inner, archive.read(inner))
+        try:
+            archive = zipfile.ZipFile(io.BytesIO(data))
+        except zipfile.BadZipFile as error:
+            raise UserError(f"{name} is not a readable zip file ({error})") from None
+        for inner in sorted(archive.namelist()):
+            if PurePosixPath(inner).suffix.lower() in SUFFIXES and "__MACOSX" not in inner:
+                yield from _read(inner, archive.read(inner))
         return
     if suffix == ".parquet":
         import pyarrow.lib

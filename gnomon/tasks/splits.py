@@ -52,14 +52,20 @@ def assign_splits(
     if how == "stratified" and any(e.difficulty is None for e in examples):
         raise UserError("stratified splits need a difficulty for every example", "", "use how: hash")
     if not percent and sum(wanted) > len(examples):
-        raise UserError(f"splits {sizes!r} need {sum(wanted)} examples", f"there are {len(examples)}", "raise n or lower the sizes")
+        raise UserError(
+            f"splits {sizes!r} need {sum(wanted)} examples", f"there are {len(examples)}", "raise n or lower the sizes"
+        )
     needed = sum(size > 0 for size in wanted)
     if len(groups) < needed:
-        raise UserError(f"{len(groups)} groups cannot fill {needed} splits", "a group never straddles splits", "raise n")
+        raise UserError(
+            f"{len(groups)} groups cannot fill {needed} splits", "a group never straddles splits", "raise n"
+        )
     if how == "hash" and percent:
         return {e.id: _by_share(_unit(seed, g), wanted) for g, members in groups.items() for e in members}
     ranked = _ranked(groups, seed, how)
-    dealt = _dealt([len(groups[g]) for g in ranked], wanted, None if percent else [int(w) for w in wanted], len(examples))
+    dealt = _dealt(
+        [len(groups[g]) for g in ranked], wanted, None if percent else [int(w) for w in wanted], len(examples)
+    )
     return {e.id: split for g, split in zip(ranked, dealt, strict=True) for e in groups[g]}
 
 
@@ -68,7 +74,9 @@ def read_sizes(sizes: str | Mapping[str, float]) -> tuple[tuple[int, int, int], 
     if isinstance(sizes, str):
         parts = [p.strip() for p in sizes.split("/")]
         if len(parts) != 3 or not all(re.fullmatch(r"\d+", p) for p in parts):
-            raise UserError(f"splits {sizes!r}", 'three whole numbers for fit, tune and test, like "50/10/40" or "4500/500/500"')
+            raise UserError(
+                f"splits {sizes!r}", 'three whole numbers for fit, tune and test, like "50/10/40" or "4500/500/500"'
+            )
         values = [int(p) for p in parts]
     else:
         if set(sizes) != set(SPLITS):
@@ -128,15 +136,24 @@ def _dealt(sizes: Sequence[int], wanted: Sequence[int], counts: list[int] | None
     whole, done, out = sum(shares), 0, []
     for size in sizes:
         done += size
-        behind = [shares[i] * done / whole - given[i] if shares[i] and given[i] + size <= room[i] else -np.inf for i in range(4)]
+        behind = [
+            shares[i] * done / whole - given[i] if shares[i] and given[i] + size <= room[i] else -np.inf
+            for i in range(4)
+        ]
         best = int(np.argmax(behind))
         if behind[best] == -np.inf:
             best = 3  # fits nowhere whole: left out
         given[best] += size
         out.append(names[best])
     if counts is not None:
-        short = [(n, c, int(g)) for n, c, g in zip(names, counts, given[:3], strict=False) if g <= c - spare or (c and not g)]
+        short = [
+            (n, c, int(g)) for n, c, g in zip(names, counts, given[:3], strict=False) if g <= c - spare or (c and not g)
+        ]
         if short:
             name, count, got = short[0]
-            raise UserError(f"split {name} can get {got} of {count} examples", f"groups have up to {spare} examples", "raise n or lower the sizes")
+            raise UserError(
+                f"split {name} can get {got} of {count} examples",
+                f"groups have up to {spare} examples",
+                "raise n or lower the sizes",
+            )
     return out

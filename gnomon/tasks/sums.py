@@ -14,6 +14,7 @@ class Sums(Arithmetic):
     symbol: ClassVar[str] = "+"
     word: ClassVar[str] = "plus"
     noun: ClassVar[str] = "sum"
+    other_signs: ClassVar[tuple[str, ...]] = ("to", "added to")
 
     def answer(self, operands: tuple[int, ...]) -> int:
         return sum(operands)

@@ -23,9 +23,13 @@ class Svamp(WordProblems):
     def read(self, record: Record, where: str) -> Item | None:
         lacking = [field for field in ("Body", "Question", "Answer") if record.get(field) is None]
         if lacking:
-            raise UserError(f"{where} lacks {', '.join(lacking)}", "SVAMP's fields Body, Question, Answer (ID, Equation, Type)")
+            raise UserError(
+                f"{where} lacks {', '.join(lacking)}", "SVAMP's fields Body, Question, Answer (ID, Equation, Type)"
+            )
         body = str(record["Body"]).strip()
         text = f"{body}{'' if body[-1:] in ('.', '?', '!', ',', '') else '.'} {record['Question']}"
         equation = str(record.get("Equation") or "")
         key = str(record.get("ID") or self.key(text))
-        return self.make(key, text, record["Answer"], float(operators(equation)), equation=equation, type=record.get("Type"))
+        return self.make(
+            key, text, record["Answer"], float(operators(equation)), equation=equation, type=record.get("Type")
+        )

@@ -60,9 +60,9 @@ class WordProblems(Task):
             made[key] = replace(item, id=key)
         if not made:
             raise UserError(
-                f"task {self.name} found no usable question in {len(records)} records of {self.path or self.repo or self.hub}",
+                f"task {self.name} found no usable question in {len(records)} records of {self.path or self.hub}",
                 "records whose answer is a number",
-            )  # fmt: skip
+            )
         return list(made.values())
 
     def data_hash(self) -> str:
@@ -83,7 +83,9 @@ class WordProblems(Task):
     def _direct(self) -> bool:
         return not self.steps or self.style == "prefix"
 
-    def make(self, key: str, question: str, answer: object, difficulty: float, solution: str = "", **meta: object) -> Item | None:
+    def make(
+        self, key: str, question: str, answer: object, difficulty: float, solution: str = "", **meta: object
+    ) -> Item | None:
         """The item of a problem; its group is the question with its numbers and case set aside, so that the same
         story told with other numbers does not straddle splits. None where the answer is not a number."""
         value = exact(answer) if isinstance(answer, str | int | float) else None
@@ -93,13 +95,16 @@ class WordProblems(Task):
             return None
         target = show(value)
         numbers = [float(x.value) for x in find_numbers(question)]
-        instruction = "Think step by step, then end with: The answer is N." if self.steps else "Answer with the number only."
+        instruction = (
+            "Think step by step, then end with: The answer is N." if self.steps else "Answer with the number only."
+        )
+        worked = f"{solution}\nThe answer is {target}.".strip() if self.steps else ""
         return Item(
             id=f"{self.name}:{key}", question=question, target=target, instruction=instruction,
             prefix=f"{question}\nThe answer is", opening="Let's think step by step." if self.steps else "The answer is",
-            solution=f"{solution}\nThe answer is {target}.".strip() if self.steps else target,
-            continuation=f"{solution}\nThe answer is {target}.".strip() if self.steps and self.style == "chat_prefix" else "",
-            group=f"{self.name}:{story(question)}", difficulty=difficulty, meta=meta | ({"solution": solution} if solution else {}),
+            solution=worked if self.steps else target, continuation=worked if self.style == "chat_prefix" else "",
+            group=f"{self.name}:{story(question)}", difficulty=difficulty,
+            meta=meta | ({"solution": solution} if solution else {}),
             features={"numbers": float(len(numbers)), "largest": max(map(abs, numbers), default=0.0)},
         )  # fmt: skip
 
