@@ -66,7 +66,8 @@ def task_items(table: pd.DataFrame, where: Any, encode: Encode, decode: Decode) 
                 out.append(_item(int(r["row"]), i, prompt, [], encode(space + choice), keep))
             continue
         before, lead = _before_answer(ids, prompt_len, r, decode)
-        right = str(r["answer"]) if r["label"] is True and r["answer"] else str(r["target"])
+        own = r["answer"] if bool(r["label"]) else None
+        right = own if isinstance(own, str) and own else str(r["target"])
         if not before and lead is None:
             lead = _space(decode(prompt[-1:]))
         out.append(_item(int(r["row"]), -1, prompt, before, encode((lead or "") + right), keep))
@@ -93,9 +94,9 @@ def _before_answer(
     ([], None) where no answer was parsed or its text is not in the response as it stands.
     """
     answer, last = row.get("answer"), row.get("answer_token")
-    if not answer or last is None or pd.isna(last) or not prompt_len <= int(last) < len(ids):
+    if not isinstance(answer, str) or not answer or pd.isna(last) or not prompt_len <= int(last) < len(ids):  # pyright: ignore[reportArgumentType]
         return [], None
-    wanted, end = str(answer).casefold(), int(last) + 1
+    wanted, end = answer.casefold(), int(last) + 1
     for start in range(int(last), prompt_len - 1, -1):
         text = decode(ids[start:end])
         if wanted in text.casefold():

@@ -41,6 +41,9 @@ class Condition:
         return min((-1 if e.site.component == "embed" else e.site.layer for e in self.edits if e.strength), default=0)
 
 
+CLEAN = Condition("clean")
+
+
 @dataclass(frozen=True)
 class Block:
     """One shard: which texts (`set` names their kind), under which conditions."""

@@ -6,4 +6,5 @@ INTERVENTIONS: dict[str, str] = {
     "patch": "gnomon.interventions.patch:Patch",
     "clamp": "gnomon.interventions.clamp:Clamp",
     "orthogonalise": "gnomon.interventions.orthogonalise:Orthogonalise",
+    "noise": "gnomon.interventions.noise:Noise",
 }

@@ -35,7 +35,7 @@ class SharedPrefix(KVCache):
         super().__init__(len(prefix.keys), prefix.reserve)
         self.prefix, self.source = prefix, list(source)
         self.lengths = [prefix.lengths[row] for row in self.source]
-        self.past = max(self.lengths)
+        self.shifts = [prefix.shifts[row] for row in self.source]
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *_: Any, **__: Any
@@ -48,12 +48,12 @@ class SharedPrefix(KVCache):
         if held is None:
             raise ValueError(f"the prefix holds no keys for layer {layer}")
         index = torch.tensor(self.source, device=new.device)
-        out = new.new_empty(new.shape[0], new.shape[1], self.past + new.shape[2], new.shape[3])
-        out[:, :, : self.past] = held[:, :, : self.past].index_select(0, index)
+        out = new.new_empty(new.shape[0], new.shape[1], self._past + new.shape[2], new.shape[3])
+        out[:, :, : self._past] = held[:, :, : self._past].index_select(0, index)
         if self._slots is None:
-            out[:, :, self.past :] = new
+            out[:, :, self._past :] = new
         else:
-            out[:, :, self.past :] = 0
+            out[:, :, self._past :] = 0
             rows = torch.arange(new.shape[0], device=new.device)[:, None]
             out[rows, :, self._slots] = new.transpose(1, 2)
         return out

@@ -1,0 +1,195 @@
+"""Rows of the tables that a trial writes: effects, sweep, tested, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from gnomon.causal.arms import Arm
+from gnomon.methods.effects import Comparison, Outcomes, compare, effects, ratio
+from gnomon.nulls import benjamini_hochberg
+
+EFFECTS = pa.schema(
+    [("direction", pa.string()), ("direction_kind", pa.string()), ("control", pa.string()), ("kind", pa.string()),
+     ("site", pa.string()), ("where", pa.string()), ("coefficient", pa.float64()), ("strength", pa.float64()),
+     ("score", pa.string()), ("split", pa.string()), ("metric", pa.string()), ("value", pa.float64()),
+     ("ci_low", pa.float64()), ("ci_high", pa.float64()), ("p", pa.float64()), ("q", pa.float64()),
+     ("n", pa.int64()), ("chosen", pa.bool_()), ("note", pa.string())]
+)  # fmt: skip
+VERDICTS = pa.schema(
+    [("claim", pa.string()), ("kind", pa.string()), ("control", pa.string()), ("metric", pa.string()),
+     ("coefficient", pa.float64()), *((name, pa.float64()) for name in (
+         "value", "ci_low", "ci_high", "control_mean", "control_low", "control_high", "excess", "excess_low",
+         "excess_high", "margin", "margin_low", "margin_high", "p", "q")),
+     ("n", pa.int64()), ("controls", pa.int64()), ("verdict", pa.string())]
+)  # fmt: skip
+SWEEP = pa.schema(
+    [("series", pa.string()), ("metric", pa.string()), ("coefficient", pa.float64()), ("value", pa.float64()),
+     ("ci_low", pa.float64()), ("ci_high", pa.float64()), ("n", pa.int64()), ("chosen", pa.bool_())]
+)  # fmt: skip
+
+TESTED = pa.schema(
+    [("kind", pa.string()), ("series", pa.string()), ("direction", pa.string()), ("metric", pa.string()),
+     ("value", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64()), ("n", pa.int64())]
+)  # fmt: skip
+FACTS = pa.schema([("fact", pa.string()), ("value", pa.float64()), ("text", pa.string())])
+SERIES = {
+    "": "the direction", "sign_flip": "the other sign", "random": "random directions",
+    "shuffled": "shuffled-label directions", "isotropic": "isotropic directions",
+}  # fmt: skip
+
+
+def effect_rows(
+    arms: Sequence[Arm], base: Outcomes, after: Outcomes, weights: np.ndarray, shared: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """All metrics of task rows: one row for each arm and metric. `shared` fills the columns that all have in common."""
+    found = effects(base, after, weights)
+    return [
+        arm_columns(arm) | shared | {"metric": metric, "value": value[k], "ci_low": low[k], "ci_high": high[k], "n": n}
+        for metric, (value, low, high, n) in found.items()
+        for k, arm in enumerate(arms)
+    ]
+
+
+def arm_columns(arm: Arm) -> dict[str, Any]:
+    """The columns that say which arm a row is about."""
+    return {
+        "direction": arm.direction, "direction_kind": arm.direction_kind, "control": arm.control, "kind": arm.kind,
+        "site": arm.site, "coefficient": arm.coefficient, "strength": arm.coefficient, "p": np.nan, "q": np.nan,
+        "chosen": False, "note": "",
+    }  # fmt: skip
+
+
+def mean_rows(
+    arms: Sequence[Arm], metric: str, change: np.ndarray, weights: np.ndarray, shared: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """One row an arm: the mean over texts of `change [texts, arms]`, with its interval over texts."""
+    value, low, high = ratio(change, np.ones((len(change), 1)), weights)
+    return [
+        arm_columns(arm) | shared
+        | {"metric": metric, "value": value[k], "ci_low": low[k], "ci_high": high[k], "n": len(change)}
+        for k, arm in enumerate(arms)
+    ]  # fmt: skip
+
+
+def comparisons(
+    arms: Sequence[Arm], base: Outcomes, after: Outcomes, weights: np.ndarray
+) -> list[tuple[str, str, str, float, Comparison]]:
+    """Each claim beside each of its controls: (claim, control, metric, coefficient, comparison).
+
+    Claims: steer, steer_flip (the other sign) against random and shuffled-label directions; ablate against
+    shuffled-label ones.
+    """
+    change = {
+        "target_logprob_change": after.logprob - base.logprob,
+        "net_accuracy": after.right.astype(np.float64) - base.right.astype(np.float64),
+    }
+    out = []
+    for k, arm in enumerate(arms):
+        if arm.control not in ("", "sign_flip"):
+            continue
+        claim = arm.kind + ("_flip" if arm.control else "")
+        for control in ("random", "shuffled"):
+            others = [j for j, other in enumerate(arms) if other.kind == arm.kind and other.control == control]
+            for metric, values in change.items():
+                if others:
+                    found = compare(values[:, k], values[:, others], weights)
+                    out.append((claim, control, metric, arm.coefficient, found))
+    return out
+
+
+def verdict_rows(found: Sequence[tuple[str, str, str, float, Comparison]]) -> pd.DataFrame:
+    """The verdict table: one row a claim, control and metric; q by Benjamini-Hochberg over all of a metric's rows."""
+    rows = [
+        {
+            "claim": claim, "kind": claim.split("_")[0], "control": control, "metric": metric,
+            "coefficient": coefficient, "value": c.value, "ci_low": c.low, "ci_high": c.high,
+            "control_mean": c.control_mean, "control_low": c.control_low, "control_high": c.control_high,
+            "excess": c.excess, "excess_low": c.excess_low, "excess_high": c.excess_high, "margin": c.margin,
+            "margin_low": c.margin_low, "margin_high": c.margin_high, "p": c.p, "q": np.nan, "n": c.n,
+            "controls": c.controls, "verdict": c.verdict,
+        }
+        for claim, control, metric, coefficient, c in found
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=VERDICTS.names)
+    for metric in table["metric"].unique():
+        here = table["metric"] == metric
+        table.loc[here, "q"] = benjamini_hochberg(table.loc[here, "p"].to_numpy())
+    return table
+
+
+def overall(table: pd.DataFrame, claim: str) -> str:
+    """One word for a claim on the target's log-probability: supported only beside every control it has."""
+    words = table[(table["claim"] == claim) & (table["metric"] == "target_logprob_change")]["verdict"].tolist()
+    if words and all(word == "supported" for word in words):
+        return "supported"
+    return "not supported" if "not supported" in words else "undecided"
+
+
+def sweep_rows(effect_table: pd.DataFrame) -> pd.DataFrame:
+    """Dose and response on tune: the direction with its interval; random directions as their mean, with the smallest
+    and the largest as ends. An isotropic direction has no sign, so its sizes serve both sides."""
+    tune = effect_table[(effect_table["split"] == "tune") & (effect_table["kind"] == "steer")]
+    rows: list[dict[str, Any]] = []
+    for (metric, coefficient), part in tune.groupby(["metric", "coefficient"], sort=True):
+        own = part[part["control"] == ""]
+        rows += [
+            {"series": "direction", "metric": metric, "coefficient": coefficient, "value": r["value"],
+             "ci_low": r["ci_low"], "ci_high": r["ci_high"], "n": r["n"], "chosen": r["chosen"]}
+            for r in own.to_dict("records")
+        ]  # fmt: skip
+        band = part[part["control"] == "random"]
+        if len(band):
+            for sign in (1, -1):
+                rows.append({
+                    "series": f"{len(band)} random directions: mean, lowest, highest", "metric": metric,
+                    "coefficient": sign * coefficient, "value": band["value"].mean(), "ci_low": band["value"].min(),
+                    "ci_high": band["value"].max(), "n": band["n"].iloc[0], "chosen": False,
+                })  # fmt: skip
+    metrics = {r["metric"] for r in rows}
+    zero = {"target_logprob_change", "net_accuracy", "neutral_loss_change", "answer_changed"} & metrics
+    series = {(r["series"], r["metric"]) for r in rows}
+    rows += [
+        {"series": s, "metric": m, "coefficient": 0.0, "value": 0.0, "ci_low": 0.0, "ci_high": 0.0, "n": 0,
+         "chosen": False}
+        for s, m in sorted(series) if m in zero
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=SWEEP.names)
+    return table.sort_values(["metric", "series", "coefficient"], ignore_index=True)
+
+
+def with_p(effect_table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Put p and q beside the direction's own effects on test (of two kinds of control, the larger p), mark the chosen."""
+    test = (effect_table["split"] == "test") & (effect_table["score"] == "logprob")
+    for (claim, kind, metric), part in verdicts.groupby(["claim", "kind", "metric"]):
+        flip = "sign_flip" if str(claim).endswith("_flip") else ""
+        here = (effect_table["kind"] == kind) & (effect_table["control"] == flip) & (effect_table["metric"] == metric)
+        worst = part.loc[part["p"].idxmax()]
+        effect_table.loc[test & here, ["p", "q"]] = [worst["p"], worst["q"]]
+    effect_table.loc[(effect_table["split"] == "test") & (effect_table["control"] == ""), "chosen"] = True
+    return effect_table
+
+
+def tested_rows(effect_table: pd.DataFrame) -> pd.DataFrame:
+    """What was run on test, one row an arm and metric, under names for reading."""
+    rows = effect_table[(effect_table["split"] == "test") & (effect_table["score"] == "logprob")]
+    named = rows.assign(series=rows["control"].map(SERIES))
+    order = named["control"].map({name: i for i, name in enumerate(SERIES)})
+    named = named.assign(_order=order).sort_values(["kind", "metric", "_order"], kind="stable")
+    return named[TESTED.names].reset_index(drop=True)
+
+
+def facts(known: dict[str, Any], effect_table: pd.DataFrame) -> pd.DataFrame:
+    """Settings and base rates, one a row, for the report to point at; beside them how much each kind of ablation took."""
+    rows = [
+        {"fact": k, "value": None if isinstance(v, str) or v is None else float(v), "text": v if isinstance(v, str) else ""}
+        for k, v in known.items()
+    ]  # fmt: skip
+    fit = effect_table[effect_table["split"] == "fit"]
+    for (metric, control), part in fit.groupby(["metric", "control"]):
+        rows.append({"fact": f"{metric} by {SERIES[str(control)]}", "value": float(part["value"].mean()), "text": ""})
+    return pd.DataFrame(rows, columns=FACTS.names)
