@@ -106,7 +106,7 @@ def tiny_folder(family: str, seed: int = 0, chat: bool = True, **changes: Any) -
             if weight.ndim == 1:
                 weight.add_(0.2 * draw)  # norms stay near their own start (0 or 1), biases near 0
             elif "emb" in name or "wte" in name or "wpe" in name:
-                weight.copy_(draw * (0.2 if "gemma" in family else 1.0))
+                weight.copy_(draw * (0.2 if "gemma" in family else 0.4 if family == "gpt2" else 1.0))
             else:
                 weight.copy_(1.2 * draw / weight.shape[-1] ** 0.5)
     folder = Path(tempfile.mkdtemp(prefix=f"{family}-", dir=_ROOT))

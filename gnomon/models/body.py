@@ -135,7 +135,10 @@ class Body:
         made = {kind: self.rotary(x, positions, kind) for kind in set(types)}
         return [made[kind] for kind in types]
 
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Final norm, unembedding and the family's soft cap of resid_post of the last block: `[..., d_vocab]`."""
-        out = self.head(self.final_norm(x))
+    def logits(self, x: torch.Tensor, norm: Norm | None = None) -> torch.Tensor:
+        """Final norm, unembedding and the family's soft cap of resid_post of the last block: `[..., d_vocab]`.
+
+        `norm` takes the place of the model's own final norm where its precision matters.
+        """
+        out = self.head(self.final_norm(x) if norm is None else norm.apply(x))
         return out if self.softcap is None else torch.tanh(out / self.softcap) * self.softcap

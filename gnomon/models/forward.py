@@ -150,18 +150,18 @@ def _logits(model: Model, resid: torch.Tensor, layout: Layout, wanted: Logits) -
             case "none":
                 return None
             case "all":
-                return model.logits_from(resid)
+                return model.body.logits(resid)
             case "last":
                 ends = torch.tensor(layout.counts, device=resid.device) - 1
-                return model.logits_from(resid[torch.arange(len(ends), device=resid.device), ends])
+                return model.body.logits(resid[torch.arange(len(ends), device=resid.device), ends])
         raise UserError(f"logits {wanted!r}", "none, last, all, or positions")
     nested = [list(p) if isinstance(p, Sequence) else p for p in wanted]
     if all(isinstance(p, int) for p in nested):
-        return model.logits_from(resid[:, nested])
+        return model.body.logits(resid[:, nested])
     if len(nested) != resid.shape[0] or not all(isinstance(p, list) for p in nested):
         raise UserError(f"logits for {len(nested)} lists of positions", f"one list for each of {resid.shape[0]} rows")
     chosen = [resid[row, positions] for row, positions in enumerate(nested)]
-    return list(model.logits_from(torch.cat(chosen)).split([len(c) for c in chosen]))
+    return list(model.body.logits(torch.cat(chosen)).split([len(c) for c in chosen]))
 
 
 def _attention(

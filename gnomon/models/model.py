@@ -167,7 +167,7 @@ class Model:
 
     def logits_from(self, resid: torch.Tensor) -> torch.Tensor:
         """Final norm, unembedding and soft cap of resid_post vectors `[..., d_model]`: `[..., d_vocab]`."""
-        return self.body.logits(resid)
+        return self.body.logits(resid, self.body.norm("ln_final") if self.is_exact else None)
 
     @contextmanager
     def exact(self) -> Iterator[Model]:
