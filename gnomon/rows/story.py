@@ -72,7 +72,7 @@ def blocks(artifact: Artifact) -> list[Block]:
 
 
 def _headline(artifact: Artifact, totals: dict[str, float]) -> Text:
-    model = str(artifact.meta.get("model", {}).get("name", "The model"))
+    model = str(artifact.meta.get("model", {}).get("name", "The model")).rstrip("/").rpartition("/")[2]
     settings = artifact.table("settings")
     task = str(dict(zip(settings["setting"], settings["value"], strict=True)).get("task", ""))
     refs = {
@@ -82,9 +82,9 @@ def _headline(artifact: Artifact, totals: dict[str, float]) -> Text:
         "majority": _total("majority", ".1%"),
     }
     if totals["answers"] == totals["questions"]:
-        text = f"{model} answers {{acc}} of the {{n}} {_name(task)}questions right; "
+        text = f"{model} answers {{acc}} (95% interval) of the {{n}} {_name(task)}questions right; "
     else:
-        text = f"{model} is right in {{acc}} of {{answers}} answers to {{n}} {_name(task)}questions; "
+        text = f"{model} is right in {{acc}} (95% interval) of {{answers}} answers to {{n}} {_name(task)}questions; "
         refs["answers"] = _total("answers")
     text += (
         "{unparsed} of the answers could not be parsed. Always giving the commonest right answer would score {majority}"
