@@ -1,0 +1,248 @@
+"""audit: is this generation fit to stand on? Counts, balance, duplicates, joins, leaks, parse failures, offenders.
+
+Nothing here is a finding about the model. It is what a reviewer asks first, asked of the rows themselves, and each
+check says what it saw, its limit, and what to do. Cost: one read of the generations table, no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pydantic import Field
+
+from gnomon.blocks import Block, Ref, Table, Text, Tokens
+from gnomon.errors import UserError
+from gnomon.rows import counts as counting
+from gnomon.stats import MIN_CLASS
+from gnomon.step import Context, Inputs, Step
+from gnomon.store import Artifact
+from gnomon.types import SPLITS
+from gnomon.writer import Writer
+
+Level = Literal["ok", "warn", "fail"]
+CHECKS = pa.schema(
+    [("check", pa.string()), ("level", pa.string()), ("value", pa.float64()), ("limit", pa.float64()),
+     ("ci_low", pa.float64()), ("ci_high", pa.float64()), ("detail", pa.string())]
+)  # fmt: skip
+OFFENDERS = pa.schema(
+    [("kind", pa.string()), ("row", pa.int64()), ("example_id", pa.string()), ("prompt", pa.string()),
+     ("target", pa.string()), ("answer", pa.string()), ("text", pa.string()), ("label", pa.bool_()),
+     ("why", pa.string())]
+)  # fmt: skip
+SUMMARY = pa.schema([("name", pa.string()), ("value", pa.float64())])
+TITLES = {"unparsed": "Not parsed", "cut off": "Cut off", "longest": "Longest answers"}
+KEY = ["example_id", "sample", "temperature", "round", "condition"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the audit: `value` against `limit` (both in the check's own unit), and what to do."""
+
+    check: str
+    level: Level
+    value: float
+    limit: float | None = None
+    detail: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    def row(self) -> dict[str, Any]:
+        return {"check": self.check, "level": self.level, "value": float(self.value), "limit": self.limit,
+                "ci_low": self.low, "ci_high": self.high, "detail": self.detail}  # fmt: skip
+
+
+class Audit(Step):
+    """Check an earlier generation before anything is concluded from it."""
+
+    name: ClassVar[str] = "audit"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("generations",)
+    optional: ClassVar[tuple[str, ...]] = ("activations",)
+    writes: ClassVar[tuple[str, ...]] = ("audit",)
+
+    max_unparsed: float = Field(default=0.1, ge=0, le=1)
+    """Warn above this share of answers that could not be parsed."""
+    max_cut: float = Field(default=0.2, ge=0, le=1)
+    """Warn above this share of answers cut off at the token limit."""
+    max_majority: float = Field(default=0.9, ge=0.5, le=1)
+    """Warn where one class (correct or incorrect) holds more than this share of the parsed answers."""
+    max_same_answer: float = Field(default=0.5, ge=0, le=1)
+    """Warn where one answer makes up more than this share of all parsed answers: the model may be repeating itself."""
+    min_class: int = Field(default=MIN_CLASS, ge=1)
+    """Warn where a split has fewer rows of a class: under 20 there is no interval."""
+    offenders: int = Field(default=5, ge=0)
+    """Worst rows shown of each kind: unparsed, cut off, longest."""
+    strict: bool = False
+    """Stop the study at a failed check (a leak, a broken join, an empty class) instead of writing it down."""
+
+    def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
+        rows = inputs.generations()
+        checks = [*self.checks(rows), *joins(inputs, rows)]
+        for line in checks:
+            if line.level != "ok":
+                ctx.log.warning("%s: %s", line.check, line.detail)
+        failed = [c for c in checks if c.level == "fail"]
+        if failed and self.strict:
+            raise UserError(f"audit failed: {failed[0].detail}", "", "mend it, or set audit.strict: false")
+        answers = rows.sort_values("row").drop_duplicates(["example_id", "sample", "temperature"], keep="last")
+        out.table("checks", pa.Table.from_pylist([c.row() for c in checks], schema=CHECKS))
+        out.table("counts", counting.counts(answers))
+        out.table("difficulty", counting.difficulty(answers))
+        out.table("offenders", pa.Table.from_pylist(self.worst(rows), schema=OFFENDERS))
+        levels = {"checks": len(checks), "warned": sum(c.level == "warn" for c in checks), "failed": len(failed)}
+        out.table("summary", pa.Table.from_pylist([{"name": k, "value": v} for k, v in levels.items()], schema=SUMMARY))
+
+    def checks(self, rows: pd.DataFrame) -> list[Check]:
+        """Every check that the table alone can answer; `rows` is a generations table. UserError for an empty one."""
+        if not len(rows):
+            raise UserError("the generation has no rows", "at least one answer", "raise generate.n")
+        return [
+            *identities(rows), *leaks(rows), *self._classes(rows),
+            self._rate("unparsed answers", counting.labelled(rows, None), rows, self.max_unparsed,
+                       "could not be parsed and count as neither right nor wrong; look at the offenders below"),
+            self._rate("answers cut off", np.asarray(rows["finish"]) == "length", rows, self.max_cut,
+                       "reached the token limit; raise generate.max_new_tokens"),
+            self._same(rows),
+        ]  # fmt: skip
+
+    def _rate(self, name: str, hit: np.ndarray, rows: pd.DataFrame, limit: float, what: str) -> Check:
+        found = counting.share(hit, np.asarray(rows["group"]))
+        level: Level = "warn" if found.value > limit else "ok"
+        detail = f"{int(hit.sum())} of {len(hit)} answers {what}" if hit.any() else f"none of {len(hit)} answers"
+        return Check(name, level, found.value, limit, detail, found.low, found.high)
+
+    def _classes(self, rows: pd.DataFrame) -> list[Check]:
+        out: list[Check] = []
+        right, wrong = counting.labelled(rows, True), counting.labelled(rows, False)
+        parsed = int(right.sum() + wrong.sum())
+        if not right.any() or not wrong.any():
+            none = "correct" if not right.any() else "incorrect"
+            other = "an easier task" if none == "correct" else "a harder task"
+            return [Check("empty class", "fail", 0, 1, f"no {none} answer: there are no two classes; choose {other}")]
+        found = counting.share(right[right | wrong], np.asarray(rows["group"])[right | wrong])
+        share, name = max((right.sum() / parsed, "correct"), (wrong.sum() / parsed, "incorrect"))
+        detail = f"{share:.0%} of the parsed answers are {name}; always saying so would be that accurate"
+        low, high = (found.low, found.high) if name == "correct" else (1 - found.high, 1 - found.low)
+        level: Level = "warn" if share > self.max_majority else "ok"
+        out.append(Check("class balance", level, share, self.max_majority, detail, low, high))
+        for split in SPLITS:
+            here = np.asarray(rows["split"]) == split
+            if not here.any():
+                out.append(Check(f"split {split}", "warn", 0, 1, f"split {split!r} is empty; see generate.splits"))
+                continue
+            counts = {"correct": int((here & right).sum()), "incorrect": int((here & wrong).sum())}
+            name, least = min(counts.items(), key=lambda item: item[1])
+            few = least < self.min_class
+            detail = f"{counts['correct']} correct and {counts['incorrect']} incorrect rows in split {split!r}"
+            if few:
+                detail += f"; {self.min_class} {name} ones are needed for an interval; raise generate.n"
+            out.append(Check(f"split {split}", "warn" if few else "ok", least, self.min_class, detail))
+        return out
+
+    def _same(self, rows: pd.DataFrame) -> Check:
+        answers = rows["answer"].dropna()
+        if not len(answers):
+            return Check("one answer for all", "fail", 0, None, "no answer could be parsed")
+        top = answers.value_counts()
+        share = float(top.iloc[0] / len(answers))
+        target = float((rows["target"] == top.index[0]).mean())
+        level: Level = "warn" if share > max(self.max_same_answer, 2 * target) else "ok"
+        detail = f"the commonest answer, {str(top.index[0])[:40]!r}, is given {share:.0%} of the time"
+        return Check("one answer for all", level, share, self.max_same_answer, detail)
+
+    def worst(self, rows: pd.DataFrame) -> list[dict[str, Any]]:
+        """Rows worth a look: unparsed, cut off, and the longest responses."""
+        length = rows["text"].str.len()
+        kinds = {
+            "unparsed": rows[counting.labelled(rows, None)],
+            "cut off": rows[np.asarray(rows["finish"]) == "length"],
+            "longest": rows.loc[length.sort_values(ascending=False, kind="stable").index],
+        }
+        out: list[dict[str, Any]] = []
+        for kind, part in kinds.items():
+            for line in part.head(self.offenders).to_dict("records"):
+                kept = {k: line[k] for k in ("row", "example_id", "prompt", "target", "answer", "text")}
+                label = None if pd.isna(line["label"]) else bool(line["label"])
+                out.append(kept | {"kind": kind, "why": line["reason"] or "", "label": label})
+        return out
+
+    def summary(self, artifact: Artifact) -> list[Block]:
+        refs = {name: Ref("summary", {"name": name}, "value", ",.0f") for name in ("checks", "warned", "failed")}
+        table = artifact.table("checks")
+        out: list[Block] = [Text("{checks} checks of the answers: {failed} failed, {warned} warned.", refs)]
+        out += [Text(f"{line['check']}: {line['detail']}", kind="warning")
+                for line in table[table["level"] != "ok"].to_dict("records")]  # fmt: skip
+        out.append(Table("checks", "Checks", ("check", "level", "value", "limit", "detail"), limit=40))
+        kinds = list(dict.fromkeys(artifact.table("offenders")["kind"]))
+        out += [Tokens("offenders", TITLES[kind], where={"kind": kind}, extra=("why",), limit=self.offenders)
+                for kind in kinds]  # fmt: skip
+        return out
+
+
+def identities(rows: pd.DataFrame) -> list[Check]:
+    """Rows that stand twice; prompts that stand under two names; one prompt with two right answers."""
+    again = int(rows.duplicated(KEY).sum())
+    first = rows.drop_duplicates(["example_id", "round"])
+    first = first[first["round"] == 0]
+    names = first.groupby("prompt_hash")["example_id"].nunique()
+    targets = first.groupby("prompt_hash")["target"].nunique()
+    twice, torn = int((names > 1).sum()), int((targets > 1).sum())
+    out = [
+        Check("duplicate rows", "fail" if again else "ok", again, 0,
+              f"{again} rows repeat an example, sample and temperature" if again else "every row stands once"),
+        Check("duplicate prompts", "warn" if twice else "ok", twice, 0,
+              f"{twice} prompts have several ids; give them one group" if twice else "every prompt stands once"),
+    ]  # fmt: skip
+    if torn:
+        out.append(Check("contradicting targets", "fail", torn, 0, f"{torn} prompts have several right answers"))
+    changed = rows[rows["round"] == 0].groupby("example_id")["prompt_hash"].nunique()
+    moved = int((changed > 1).sum())
+    out.append(Check("one prompt an example", "fail" if moved else "ok", moved, 0,
+                     f"{moved} examples were asked in different words in different rows" if moved
+                     else "all rows of an example share its prompt"))  # fmt: skip
+    return out
+
+
+def leaks(rows: pd.DataFrame) -> list[Check]:
+    """Groups, and identical prompts, that stand in two splits: what is learnt on one would be known on the other."""
+    used = rows[(rows["split"] != "") & (rows["round"] == 0)]
+    out = []
+    for name, column, do in (
+        ("groups in two splits", "group", "paraphrases and samples of one problem belong on one side"),
+        ("prompts in two splits", "prompt_hash", "give the repeated prompts one group"),
+    ):
+        counts = used.groupby(column)["split"].nunique()
+        bad = counts[counts > 1]
+        detail = f"{len(bad)} {name}, such as {str(bad.index[0])[:60]!r}; {do}" if len(bad) else f"no {name}"
+        out.append(Check(name, "fail" if len(bad) else "ok", len(bad), 0, detail))
+    return out
+
+
+def joins(inputs: Inputs, rows: pd.DataFrame) -> list[Check]:
+    """Captured activations against the rows they claim to be of: the same generation, rows that exist, each once."""
+    source, out = inputs["generations"], []
+    known = set(rows["row"])
+    for artifact in inputs.all("activations"):
+        problems: list[str] = []
+        recorded = artifact.meta.get("inputs", {}).get("generations")
+        if (
+            artifact.path != source.path
+            and isinstance(recorded, dict)
+            and recorded.get("fingerprint") != source.fingerprint
+        ):
+            problems.append(f"{artifact.name} was captured from another generation")
+        positions: dict[str, Any] = {p: s for s, p in reversed(artifact.sites())}
+        for position, site in positions.items():
+            held = np.asarray(artifact.activations(site, position).rows)
+            strange = [int(r) for r in held if int(r) not in known]
+            if strange:
+                problems.append(f"{artifact.name}@{position} holds row {strange[0]}, which the generation lacks")
+            if len(np.unique(held)) != len(held):
+                problems.append(f"{artifact.name}@{position} holds a row twice")
+        detail = "; ".join(problems) or f"activations of {artifact.name} join the answers row by row"
+        out.append(Check(f"join {artifact.name}", "fail" if problems else "ok", len(problems), 0, detail))
+    return out
