@@ -230,6 +230,9 @@ def test_other_names_are_accepted(country: str, name: str) -> None:
 @pytest.mark.parametrize(("country", "text", "label"), [
     ("Mexico", "Mexico", False), ("Mexico", "The capital of Mexico is Guadalajara.", False),
     ("Australia", "Sydney or Canberra", None),
+    ("Singapore", "What is the capital of Singapore?", None),
+    ("Singapore", "The capital of Singapore is Singapore.", True),
+    ("Luxembourg", "I was asked for the capital of Luxembourg.", None),
     ("Bolivia", "Sucre or La Paz", True), ("Kenya", "B\u606f.", False),
     ("Belize", "The capital of Belize is Belize City.", False),
     ("Belgium", "Belgium is a country in Europe.", False), ("Armenia", " the capital of the Armenian Republic.", None),

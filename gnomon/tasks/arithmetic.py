@@ -39,7 +39,7 @@ class Arithmetic(Task):
     style: Style = "chat_prefix"
     """plain: "What is 12 + 34? ... Answer:"; chat: a user's message; prefix: "12 + 34 =" as bare text, which the model
     continues; chat_prefix: a user's message, and "12 + 34 =" as the beginning of the assistant's answer."""
-    digits: int | str = "2"
+    digits: int | str = "1-2"
     """Digits of the operands: "2" (10 to 99), "1-3" (each from one to three), or one for each operand: "3x1"."""
     terms: int = Field(default=2, ge=2, le=8)
     """How many numbers are joined; with digits like "3x1" it is their count."""

@@ -21,7 +21,7 @@ from gnomon.errors import UserError
 from gnomon.tasks.base import ONE_OR_MORE, Task, log10
 from gnomon.tasks.parsing import is_refusal
 from gnomon.tasks.parsing_names import folded, parse_name
-from gnomon.tasks.prompts import Item
+from gnomon.tasks.prompts import Item, Style
 from gnomon.types import Example, Grade
 
 TEMPLATES: tuple[tuple[str, str], ...] = (
@@ -36,6 +36,9 @@ class Capitals(Task):
     """The capital of each country in an embedded table; difficulty is 10 - log10(population)."""
 
     name: ClassVar[str] = "capitals"
+    style: Style = "chat_prefix"
+    """plain: "What is the capital of Kenya? ... Answer:"; chat: a user's message; prefix: "The capital of Kenya is" as
+    bare text, which the model continues; chat_prefix: a user's message, and that as the beginning of its answer."""
     lengths: ClassVar[dict[str, int]] = {"plain": 16, "chat": 32, "prefix": 12, "chat_prefix": 12}
     stops: ClassVar[dict[str, tuple[str, ...]]] = {"plain": ("\n",), "prefix": ("\n",), "chat_prefix": ("\n",)}
 

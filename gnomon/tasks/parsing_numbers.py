@@ -38,10 +38,13 @@ _LEAD = re.compile(
     r"(?:(?:it(?:'s| is)|that(?:'s| is)|is|so|about|approximately|exactly)\s+)?[*_\"'`($\\]*",
     re.I,
 )
-_OPERATOR = re.compile(
-    r"\s*(?:[+*/×÷^x]|-(?=\s)|(?:plus|minus|times|multiplied by|divided by|and|added to|\\times|\\cdot|\\div)\b)"
-    r"\s*[$€£(\\]*-?\d",
-    re.IGNORECASE,
+_SIGN = r"(?:[+*/×÷^x-]|(?:plus|minus|times|multiplied by|divided by|added to|\\times|\\cdot|\\div)\b)"
+_GOES_ON = re.compile(rf"\s*(?:{_SIGN}\s*[$€£(\\]*-?\d|[+*/×÷^-]\s*$)", re.IGNORECASE)
+_OPERATOR = re.compile(rf"\s*and\s+[$€£(\\]*-?\d|{_GOES_ON.pattern}", re.IGNORECASE)
+_AFTER_OPERATOR = re.compile(rf"\d[\s)]*{_SIGN}\s*[$€£(\\]*$", re.IGNORECASE)
+_LINK = re.compile(r"[\s*_\"'`$)?.,]*(?:=|≈|→|:|\b(?:is|are|equals?|makes|gives|would be)\b)", re.IGNORECASE)
+_LINKED = re.compile(
+    r"(?:=|:|\b(?:is|are|be|equals?|makes?|gives?(?: us| you)?|gets?|becomes?|comes to))\s*[*_$]*$", re.IGNORECASE
 )
 MARKS = ("####", "boxed", "tag", "answer")
 
@@ -70,8 +73,8 @@ def parse_number(text: str, echo: Sequence[str] = (), direct: bool = False) -> P
             ("tag", _groups(_TAG, text, begin)),
         ):
             for a, b in reversed(spans):
-                if inside := [n for n in shown if a <= n.start and n.end <= b]:
-                    return _found(_of_slot(text, inside, a, b), how)
+                if n := _of_slot(text, [n for n in shown if a <= n.start and n.end <= b], a, b):
+                    return _found(n, how)
         for cue in reversed(list(ANSWER_CUE.finditer(text, begin))):
             if n := _in_slot(text, shown, cue.end()):
                 return _found(n, "answer")
@@ -91,31 +94,33 @@ def _direct(
     lead = _LEAD.match(text, begin)
     place = lead.end() if lead else begin
     for n in shown:
-        money = re.fullmatch(r"[-$€£\\\s]*", text[place : n.start]) if n.start > place else True
-        if n.start >= begin and (n.start <= place or money) and not _OPERATOR.match(text, n.end):
+        opens = n.start <= place or re.fullmatch(r"[-$€£\\\s]*", text[place : n.start])
+        if opens and not _OPERATOR.match(text, n.end):
             return _found(n, "leading")
         if _IS_RESULT.match(text, n.end):
             return _found(n, "stated")
     for a, b in echoes:
-        link = re.compile(
-            r"[\s*_\"'`$)?.,]*(?:=|≈|→|:|\bis\b|\bare\b|\bequals?\b|\bmakes\b|\bgives\b|\bwould be\b)", re.IGNORECASE
-        ).match(text, b)
+        link = _LINK.match(text, b)
         if a >= begin and link and (n := _in_slot(text, shown, link.end())):
             return _found(n, "equation")
     for m in _STATED.finditer(text, begin):
         if n := _in_slot(text, shown, m.end()):
             return _found(n, "stated")
-    last = [m for m in _EQUALS.finditer(text, begin) if _after(text, digits, m.end())]
-    if last and (n := _after(text, digits, last[-1].end())):
-        return _found(n, "equation")
-    final = digits[-1]
-    cut_off = final.end == len(text.rstrip()) and any(
-        number.startswith(text[final.start : final.end]) for phrase in echo for number in re.findall(r"\d+", phrase)
-    )
-    return None if cut_off else _found(final, "last")  # a text that was cut off in the middle of repeating the question
+    for m in reversed(list(_EQUALS.finditer(text, begin))):
+        if n := _after(text, digits, m.end()):
+            return _found(n, "equation")
+    # the question's own numbers come up in passing, or broken off ("First, we add the numbers: 1"): not an answer
+    asked = {number for phrase in echo for number in re.findall(r"\d+", phrase)}
+    for n in reversed(digits):
+        written = text[n.start : n.end]
+        broken_off = n.end == len(text.rstrip()) and any(number.startswith(written) for number in asked)
+        in_passing = written in asked and not _LINKED.search(text[: n.start])
+        if not (_in_a_sum(text, n) or broken_off or in_passing):
+            return _found(n, "last")
+    return None
 
 
-def _reasoned(text: str, begin: int, digits: list[Number]) -> Parsed:
+def _reasoned(text: str, begin: int, digits: list[Number]) -> Parsed | None:
     ends = [m.end() for m in re.finditer(r"[.!?](?=\s|$)|\n", text)] + [len(text)]
     final = digits[-1]
     start = max([begin, *[e for e in ends if e <= final.start]])
@@ -127,8 +132,14 @@ def _reasoned(text: str, begin: int, digits: list[Number]) -> Parsed:
     for n in sentence:
         if _IS_RESULT.match(text, n.end):
             return _found(n, "stated")
+    sentence = [n for n in sentence if not _in_a_sum(text, n)]
     free = [n for n in sentence if not _INTRODUCED.search(text[start : n.start])]
-    return _found((free or sentence)[-1], "last")
+    return _found((free or sentence)[-1], "last") if sentence else None
+
+
+def _in_a_sum(text: str, n: Number) -> bool:
+    """Whether the number stands in an expression that is not worked out ("5 + 3")."""
+    return bool(_GOES_ON.match(text, n.end) or _AFTER_OPERATOR.search(text[: n.start]))
 
 
 def _found(number: Number, how: str) -> Parsed:
@@ -140,14 +151,14 @@ def _in_slot(text: str, numbers: list[Number], place: int) -> Number | None:
     stop = re.compile(r"[.!?](?=\s|$)|\n(?=\s*\S)").search(text, place + len(text[place:]) - len(text[place:].lstrip()))
     end = stop.start() + 1 if stop else len(text)
     inside = [n for n in numbers if place <= n.start and n.end <= end]
-    return _of_slot(text, inside, place, end) if inside else None
+    return _of_slot(text, inside, place, end)
 
 
-def _of_slot(text: str, inside: list[Number], start: int, end: int) -> Number:
+def _of_slot(text: str, inside: list[Number], start: int, end: int) -> Number | None:
     for m in reversed(list(_EQUALS.finditer(text, start, end))):
         if n := _after(text, inside, m.end()):
             return n
-    return inside[0]
+    return next((n for n in inside if not _in_a_sum(text, n)), None)
 
 
 def _after(text: str, numbers: list[Number], place: int) -> Number | None:
