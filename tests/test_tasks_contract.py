@@ -101,9 +101,11 @@ class Broken(Sums):
 
 
 FAULTS = {
-    "ids": "two examples have the id", "random": "two calls", "twins": "but different groups", "blank": "ends in a space",
+    "ids": "two examples have the id", "random": "two calls", "twins": "but different groups",
+    "blank": "ends in a space",
     "empty": "empty prompt", "roles": "roles", "target": "is graded False", "meta": "not plain data",
-    "choices": "repeat or lack", "generous": "near miss", "guess": "it holds no answer",
+    "choices": "repeat or lack",
+    "generous": "near miss", "guess": "it holds no answer",
     "span": "does not cover", "baselines": "different names", "shots": "is shown itself",
 }  # fmt: skip
 

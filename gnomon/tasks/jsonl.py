@@ -9,7 +9,8 @@
     difficulty  a number, in every record or in none
     split       fit, tune or test, in every record or in none
 
-Any other column is kept in `meta`.
+Any other column is kept in `meta` (index, features, shots and shot_groups, which gnomon writes itself,
+as own_index and so on).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _COLUMNS = (
     "split",
     "prefix",
 )
+_WRITTEN = ("index", "features", "shots", "shot_groups")
 _TRUE, _FALSE = {"yes", "true"}, {"no", "false"}
 
 
@@ -153,7 +155,7 @@ class Jsonl(Task):
         if split and split not in SPLITS:
             raise UserError(f"{where} has split {split!r}", "fit, tune or test")
         aliases = record.get("aliases") or []
-        meta = {k: v for k, v in record.items() if k not in _COLUMNS}
+        meta = {f"own_{k}" if k in _WRITTEN else k: v for k, v in record.items() if k not in _COLUMNS}
         meta |= {"aliases": [str(a) for a in (aliases if isinstance(aliases, list) else [aliases])]} if aliases else {}
         own_prefix = record.get("prefix")
         text = str(question if question is not None else prompt if isinstance(prompt, str) else index)
