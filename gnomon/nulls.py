@@ -7,6 +7,7 @@ Sources: permutation p = (1 + hits) / (1 + draws) (Phipson & Smyth 2010); whole-
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ def permuted(
     labels: np.ndarray,
     groups: np.ndarray,
     draws: int,
-    seed: int | np.random.Generator = 0,
+    seed: int | Sequence[int] | np.random.Generator = 0,
     strata: np.ndarray | None = None,
 ) -> np.ndarray:
     """Labels shuffled by group: `[n, draws]`.

@@ -10,7 +10,7 @@ and BCa bootstrap (Efron & Tibshirani 1993, ch. 13-14).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,6 +24,7 @@ MIN_CLASS = 20
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """Weights `[b, n]` -> values `[b]`."""
+Seed = int | Sequence[int] | np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -202,12 +203,12 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
     )
 
 
-def group_weights(groups: np.ndarray, draws: int, seed: int | np.random.Generator = 0) -> np.ndarray:
+def group_weights(groups: np.ndarray, draws: int, seed: Seed = 0) -> np.ndarray:
     """How often each row counts in each draw of groups with replacement: `[draws, n]`."""
     names, which = np.unique(np.asarray(groups), return_inverse=True)
-    counts = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / max(len(names), 1)), size=draws
-    )
+    k = len(names)
+    drawn = np.random.default_rng(seed).integers(0, max(k, 1), size=(draws, k))
+    counts = np.bincount((drawn + k * np.arange(draws)[:, None]).reshape(-1), minlength=draws * k).reshape(draws, k)
     return counts[:, which].astype(np.float64)
 
 
@@ -215,7 +216,7 @@ def bootstrap(
     statistic: Statistic,
     groups: np.ndarray,
     draws: int = 2000,
-    seed: int | np.random.Generator = 0,
+    seed: Seed = 0,
     confidence: float = 0.95,
     method: Literal["percentile", "bca"] = "percentile",
 ) -> Interval:

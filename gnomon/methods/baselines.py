@@ -21,8 +21,9 @@ claims knowledge in 90% of runs, with the partial correlation in 7%.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,33 +35,45 @@ from gnomon.methods.linear import logistic
 CONFIDENCE = ("max_prob", "entropy", "margin")
 AFTER = ("mean_logprob", "response_len")
 """Known only once the response is written: baselines of a probe that reads there, not of one on the prompt."""
-SHARES = np.logspace(0, -2.5, 10)
+SHARES = np.logspace(0, -2.4, 8)
 """L1 penalties tried, as shares of the one that drops every feature."""
 
 
-def columns(table: pd.DataFrame) -> pd.DataFrame:
-    """Every baseline a generations table offers, `[n rows]` by name, as float64 (NaN where unknown)."""
-    out: dict[str, object] = {}
+Columns = dict[str, np.ndarray]
+"""Baselines by name, each `[n]` float64, NaN where unknown."""
+
+
+def columns(table: pd.DataFrame) -> Columns:
+    """Every baseline that a generations table offers."""
+    out: Columns = {}
     for name in ("difficulty", "prompt_len", *CONFIDENCE, "mean_logprob", "temperature", "round"):
         if name in table:
-            out[name] = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+            out[name] = _numbers(table[name])
     if "token_ids" in table and "prompt_len" in table:
-        lengths = np.array([len(t) for t in table["token_ids"]], dtype=np.float64)
-        out["response_len"] = lengths - table["prompt_len"].to_numpy(np.float64)
-    if "condition" in table and 1 < table["condition"].nunique() <= 12:
-        for value in sorted(table["condition"].astype(str).unique())[1:]:
-            out[f"condition={value}"] = (table["condition"].astype(str) == value).to_numpy(np.float64)
+        out["response_len"] = np.array([len(t) for t in table["token_ids"]]) - _numbers(table["prompt_len"])
+    if "condition" in table:
+        conditions = table["condition"].astype(str).to_numpy()
+        values = sorted(set(conditions))
+        if len(values) <= 12:
+            out |= {f"condition={value}": (conditions == value).astype(np.float64) for value in values[1:]}
     if "baselines" in table:
         features = pd.DataFrame([json.loads(t) if t else {} for t in table["baselines"]])
-        for name in features:
-            if str(name) not in out:
-                out[str(name)] = pd.to_numeric(features[name], errors="coerce").to_numpy(np.float64)
-    return pd.DataFrame(out, index=table.index)
+        out = {str(name): _numbers(features[name]) for name in features} | out
+    return out
+
+
+def _numbers(values: Any) -> np.ndarray:
+    return np.asarray(pd.to_numeric(pd.Series(np.asarray(values)), errors="coerce"), dtype=np.float64)
+
+
+def take(of: Mapping[str, np.ndarray], rows: np.ndarray) -> Columns:
+    """Those rows (a mask or indices) of every column; a DataFrame will do as well."""
+    return {str(name): np.asarray(values, dtype=np.float64)[rows] for name, values in of.items()}
 
 
 def choose(
-    offered: pd.DataFrame, names: Sequence[str] | None, target: str, after_response: bool
-) -> tuple[pd.DataFrame, list[str]]:
+    offered: Columns, names: Sequence[str] | None, target: str, after_response: bool
+) -> tuple[Columns, list[str]]:
     """The baselines to use, and a line for each one left out.
 
     `names` None takes all that are known where the probe reads (see AFTER); given names are taken as they are. Left
@@ -68,12 +81,12 @@ def choose(
     """
     for name in names or ():
         if name not in offered:
-            raise unknown("baseline", name, offered.columns)
+            raise unknown("baseline", name, offered)
     wanted = list(names) if names is not None else [c for c in offered if after_response or c not in AFTER]
-    kept: dict[str, np.ndarray] = {}
+    kept: Columns = {}
     dropped: list[str] = []
     for name in wanted:
-        values = offered[name].to_numpy(np.float64)
+        values = offered[name]
         known = values[np.isfinite(values)]
         if name == target:
             dropped.append(f"{name}: it is the target")
@@ -83,7 +96,7 @@ def choose(
             dropped.append(f"{name}: repeats {twin}")
         else:
             kept[name] = values
-    return pd.DataFrame(kept, index=offered.index), dropped
+    return kept, dropped
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -103,15 +116,14 @@ class Basis:
     """Sorted known values of each baseline in the fit rows."""
 
     @classmethod
-    def learn(cls, fit: pd.DataFrame) -> Basis:
-        values = [fit[c].to_numpy(np.float64) for c in fit]
-        return cls(tuple(map(str, fit.columns)), tuple(np.sort(v[np.isfinite(v)]) for v in values))
+    def learn(cls, fit: Columns) -> Basis:
+        return cls(tuple(fit), tuple(np.sort(v[np.isfinite(v)]) for v in fit.values()))
 
-    def features(self, table: pd.DataFrame) -> np.ndarray:
+    def features(self, table: Columns, n: int) -> np.ndarray:
         """`[n, k]`: value, a flag where it is missing; rank in the fit rows and both squared, from 5 values on."""
         out = []
         for name, known in zip(self.names, self.known, strict=True):
-            v = table[name].to_numpy(np.float64)
+            v = table[name]
             missing = ~np.isfinite(v)
             v = np.where(missing, np.median(known) if len(known) else 0.0, v)
             out += [v, missing.astype(np.float64)]
@@ -119,19 +131,19 @@ class Basis:
                 rank = np.searchsorted(known, v, "left") + np.searchsorted(known, v, "right")
                 rank = rank / len(known) - 1
                 out += [rank, rank**2, np.clip((v - known.mean()) / known.std(), -3, 3) ** 2]
-        return np.stack(out, axis=1) if out else np.zeros((len(table), 0))
+        return np.stack(out, axis=1) if out else np.zeros((n, 0))
 
 
 class Sparse:
     """L1-penalised regression (logistic where `y` is 0 or 1) on standardised features, penalty by cross-validation."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, folds: np.ndarray) -> None:
+    def __init__(self, x: np.ndarray, y: np.ndarray, folds: np.ndarray, shares: np.ndarray = SHARES) -> None:
         y = np.asarray(y, dtype=np.float64)
         self.binary = bool(np.isin(y, (0, 1)).all())
         self.mean, scale = x.mean(axis=0), x.std(axis=0)
         self.scale = np.where(scale > 1e-9 * np.maximum(np.abs(x).max(axis=0, initial=0), 1e-300), scale, np.inf)
         z, names = (x - self.mean) / self.scale, np.unique(folds)
-        grid = np.abs(z.T @ (y - y.mean())).max(initial=0.0) * SHARES
+        grid = np.abs(z.T @ (y - y.mean())).max(initial=0.0) * shares
         train = np.repeat((folds[:, None] != names).astype(np.float64), len(grid), axis=1)  # [n, folds * grid]
         w, b = _lasso(z, y, np.tile(grid, len(names)) * train.mean(axis=0), train, self.binary)
         f, target = z @ w + b, y[:, None]
@@ -144,14 +156,14 @@ class Sparse:
         return ((x - self.mean) / self.scale @ self.w + self.b)[:, 0]
 
 
-def _lasso(z, y, penalty, rows, binary, steps: int = 300, tol: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
+def _lasso(z, y, penalty, rows, binary, steps: int = 300, tol: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
     """FISTA with restarts (Beck & Teboulle 2009; O'Donoghue & Candes 2015), a column per penalty and set of rows."""
     curve = 0.25 if binary else 1.0
     lipschitz = curve * max(float(np.linalg.eigvalsh(z.T @ z)[-1]) if z.shape[1] else 0.0, float(len(y)))
     w, share = np.zeros((z.shape[1], len(penalty))), (rows * y[:, None]).sum(axis=0) / rows.sum(axis=0)
     share = np.clip(share, 1e-3, 1 - 1e-3) if binary else share
     b = np.log(share / (1 - share)) if binary else share
-    v, v_b, t = w, b, 1.0
+    v, v_b, t, small = w, b, 1.0, tol * (1.0 if binary else max(float(y.std()), 1e-300))
     for _ in range(steps):
         f = z @ v + v_b
         error = ((expit(f) if binary else f) - y[:, None]) * rows
@@ -164,7 +176,7 @@ def _lasso(z, y, penalty, rows, binary, steps: int = 300, tol: float = 1e-4) -> 
             t, t_new = 1.0, 1.0
         v, v_b = new + (t - 1) / t_new * (new - w), new_b + (t - 1) / t_new * (new_b - b)
         w, b, t = new, new_b, t_new
-        if moved < tol * (1.0 if binary else max(float(y.std()), 1e-300)):
+        if moved < small:
             break
     return w, b
 
@@ -182,19 +194,26 @@ class Combined:
 
 
 def combine(
-    fit: pd.DataFrame, y: np.ndarray, folds: np.ndarray, score: np.ndarray, test: pd.DataFrame, test_score: np.ndarray
+    fit: Columns,
+    y: np.ndarray,
+    folds: np.ndarray,
+    score: np.ndarray,
+    test: Columns,
+    test_score: np.ndarray,
+    base: np.ndarray | None = None,
 ) -> Combined:
     """Learn the combinations on fit rows (grouped `folds [n_fit]`), apply them to held-out ones.
 
-    `score [n_fit]` must be out-of-fold, or of a direction that never saw these rows.
+    `score [n_fit]` must be out-of-fold, or of a direction that never saw these rows. `base` is what an earlier call
+    with the same baselines, rows and folds found for the baselines alone.
     """
     basis = Basis.learn(fit)
-    x, x_test = basis.features(fit), basis.features(test)
+    x, x_test = basis.features(fit, len(y)), basis.features(test, len(test_score))
     centre, spread = score.mean(), max(float(score.std()), 1e-300)
     s, s_test = (score - centre) / spread, (test_score - centre) / spread
     both = Sparse(np.column_stack([x, s]), y, folds)
     return Combined(
-        base=Sparse(x, y, folds).predict(x_test),
+        base=Sparse(x, y, folds).predict(x_test) if base is None else base,
         both=both.predict(np.column_stack([x_test, s_test])),
         score=s_test,
         expected=Sparse(x, s, folds).predict(x_test),

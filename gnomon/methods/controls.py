@@ -6,7 +6,7 @@
     baselines             each alone, and combined; prevalence: the best constant answer
     increment             AUROC(baselines and score) - AUROC(baselines), paired; with the partial correlation beside it
 
-`direction_controls` sends any given direction through all of it; `probing.evaluate` the probes that it fitted.
+`direction.direction_controls` sends any given direction through all of it, `probing.evaluate` the probes it fitted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from gnomon import nulls, stats
-from gnomon.methods.baselines import Combined, Sparse, combine, residuals
-from gnomon.methods.baselines import Basis as BaselineBasis
-from gnomon.methods.folds import grouped_folds
+from gnomon.methods.baselines import SHARES, Basis, Columns, Combined, Sparse, residuals
 
 COLUMNS = (
     "generation", "target", "site", "position", "predictor", "control", "split", "metric",
@@ -38,7 +35,7 @@ class Setting:
     permutations: int = 1999
     seed: int = 0
     widen: float = 1.0
-    """Factor on the half-widths of intervals: cross-validation folds share training rows, and so are not independent."""
+    """Factor on the half-widths of intervals: the folds of a cross-validation share training rows."""
     what: str = "probe"
 
 
@@ -61,6 +58,8 @@ class Held:
     """Scores `[n, P]` after training on shuffled labels, and those labels `[n, P]`."""
     strata: tuple[np.ndarray, np.ndarray] | None = None
     """The same, shuffled within difficulty."""
+    null: str = "refits on labels shuffled by group"
+    """What a draw of these two is."""
 
     @property
     def binary(self) -> bool:
@@ -113,12 +112,10 @@ class Rows:
     def interval(self, statistic: stats.Statistic) -> stats.Interval:
         """Bootstrap over groups under the rule of thin classes, widened where folds share training rows."""
         held, s = self.held, self.setting
-        options = {"draws": s.draws, "seed": s.seed}
-        split = str(self.where.get("split", "test"))
-        if held.binary:
-            found = stats.class_interval(statistic, held.y > 0, held.groups, split, s.what, **options)
-        else:
-            found = stats.bootstrap(statistic, held.groups, **options)
+        note = stats.thin_class(held.y > 0, str(self.where.get("split", "test")), s.what) if held.binary else ""
+        if note:
+            return stats.Interval(float(statistic(np.ones((1, len(held.y))))[0]), note=note)
+        found = stats.bootstrap(statistic, held.groups, s.draws, s.seed)
         low, high = (found.value + s.widen * (end - found.value) for end in (found.low, found.high))
         return replace(found, low=low, high=high, draws=found.value + s.widen * (found.draws - found.value))
 
@@ -138,8 +135,13 @@ class Rows:
         return self.interval(lambda w: metric.one(scores, target, w, held.folds))
 
 
-def held_out_rows(held: Held, predictor: str, where: Mapping[str, Any], setting: Setting) -> list[dict[str, Any]]:
-    """All rows of one probe on held-out data: its scores, its nulls, the increment. Baselines: `baseline_rows`."""
+def held_out_rows(
+    held: Held, predictor: str, where: Mapping[str, Any], setting: Setting, increment: str = "increment"
+) -> list[dict[str, Any]]:
+    """All rows of one probe on held-out data: its scores, its nulls, the increment (under that name).
+
+    Rows of the baselines themselves: `baseline_rows`.
+    """
     out, metric = Rows(held, where, setting), metric_of(held.y)
     main = out.ranked(held.scores)
     note = main.note
@@ -165,35 +167,42 @@ def held_out_rows(held: Held, predictor: str, where: Mapping[str, Any], setting:
     elif held.calibrated is not None:
         guess = held.calibrated
         out.add(predictor, "r2", out.interval(lambda w: stats.r2(guess, held.y, w)))
-    for null, name in ((held.shuffled, metric.name), (held.strata, f"{metric.name}_strata")):
+    for null, name, within in ((held.shuffled, "", ""), (held.strata, "_strata", " within difficulty")):
         if null is not None:
             values = metric.columns(*null, held.folds)
-            out.add(predictor, name, spread(values), control=SHUFFLED, p=nulls.p_value(main.value, values),
-                    note=f"{len(values)} refits on labels shuffled by group"
-                    + (" within difficulty" if null is held.strata else "") + "; 95% range of the shuffles")  # fmt: skip
+            note = f"mean and 95% range of {len(values)} {held.null}{within}"
+            p = nulls.p_value(main.value, values)
+            out.add(predictor, metric.name + name, spread(values), control=SHUFFLED, p=p, note=note)
     if held.random is not None:
         values = metric.columns(held.random, held.y, held.folds)
-        out.add(predictor, metric.name, spread(values), control=RANDOM, p=nulls.p_value(main.value, values),
-                note=f"{len(values)} isotropic directions at the site, signed on fit; their 95% range")  # fmt: skip
+        note = f"mean and 95% range of {len(values)} isotropic directions at the site, signed on fit"
+        p = nulls.p_value(main.value, values)
+        out.add(predictor, metric.name, spread(values), control=RANDOM, p=p, note=note)
     if held.combined is not None:
-        _increment_rows(out, held, held.combined, predictor, metric)
+        _increment_rows(out, held, held.combined, predictor, increment)
     return out.rows
 
 
-def _increment_rows(out: Rows, held: Held, combined: Combined, predictor: str, metric: Metric) -> None:
-    target = held.y > 0 if held.binary else held.y
-    out.add(f"baselines+{predictor}", metric.name, out.ranked(combined.both))
+def _increment_rows(out: Rows, held: Held, combined: Combined, predictor: str, name: str) -> None:
+    target, metric = held.y > 0 if held.binary else held.y, metric_of(held.y)
 
     def gain(w: np.ndarray) -> np.ndarray:
-        return metric.one(combined.both, target, w, held.folds) - metric.one(combined.base, target, w, held.folds)
+        both, base = (metric.one(s, target, w, held.folds) for s in (combined.both, combined.base))
+        return both - base
 
-    found = out.interval(gain)
-    out.add("increment", metric.name, found, p=found.p_above_zero,
-            note="; ".join(t for t in (found.note, f"of {predictor} over the baselines") if t))  # fmt: skip
+    def partial(w: np.ndarray) -> np.ndarray:
+        top, bottom = w @ (s * e), np.sqrt((w @ s**2) * (w @ e**2))
+        return np.divide(top, bottom, out=np.full(len(w), np.nan), where=bottom > 0)
+
     s, e = residuals(combined, held.y)
-    found = out.interval(lambda w: _ratio(w @ (s * e), np.sqrt((w @ s**2) * (w @ e**2))))
-    out.add("increment", "partial", found, p=found.p_above_zero,
-            note="; ".join(t for t in (found.note, f"correlation of {predictor} and target, given the baselines") if t))  # fmt: skip
+    out.add(f"baselines+{predictor}", metric.name, out.ranked(combined.both))
+    for kind, statistic, note in (
+        (metric.name, gain, f"of {predictor} over the baselines, paired"),
+        ("partial", partial, f"correlation of {predictor} and target given the baselines"),
+    ):
+        found = out.interval(statistic)
+        note = f"{found.note}; {note}" if found.note else note
+        out.add(name, kind, found, p=found.p_above_zero, note=note)
 
 
 def baseline_rows(held: Held, where: Mapping[str, Any], setting: Setting) -> list[dict[str, Any]]:
@@ -210,73 +219,13 @@ def baseline_rows(held: Held, where: Mapping[str, Any], setting: Setting) -> lis
     return out.rows
 
 
-def direction_controls(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    splits: np.ndarray,
-    baselines: pd.DataFrame | None = None,
-    *,
-    difficulty: np.ndarray | None = None,
-    random_scores: np.ndarray | None = None,
-    fit_scores: np.ndarray | None = None,
-    split: str = "test",
-    predictor: str = "given",
-    where: Mapping[str, Any] | None = None,
-    setting: Setting | None = None,
-) -> pd.DataFrame:
-    """Send one fixed direction through every control: rows of the scores table (COLUMNS), for rows of `split`.
-
-    Args:
-        scores: `[n]`, activations times the direction; larger means the target is true, as the claim has it.
-        labels: `[n]`, bool or real; leave unparsed rows out.
-        groups, splits: `[n]`; thresholds, signs and combinations are learned on rows of `fit`, thresholds on `tune` too.
-        baselines: `[n]` rows of named baselines (`baselines.choose`); None leaves out the increment.
-        difficulty: `[n]`, for the shuffles within difficulty.
-        random_scores: `[n, R]`, activations times random directions (`Direction.random_controls`).
-        fit_scores: `[n]` to be used for fit rows instead of `scores`: out-of-fold ones, where the direction was itself
-            fitted on these rows. Without them such a direction's increment comes out too low.
-        where: constant columns (generation, target, site, position, selected).
-
-    The direction is not refitted, so its shuffled null shuffles the labels of the held-out rows.
-    """
-    setting, y = setting or Setting(what="direction"), np.asarray(labels, dtype=np.float64)
-    groups, splits = np.asarray(groups), np.asarray(splits)
-    held_out, fit, early = splits == split, splits == "fit", np.isin(splits, ("fit", "tune"))
-    s_fit = np.asarray(scores if fit_scores is None else fit_scores, dtype=np.float64)
-    used = np.where(fit, s_fit, scores)
-    held = Held(y[held_out], groups[held_out], np.asarray(scores, np.float64)[held_out], np.zeros(held_out.sum(), int))
-    metric = metric_of(y)
-    if metric.name == "auroc" and early.any():
-        cuts = {m: best_threshold(used[early], y[early], m) for m in ("f1", "accuracy")}
-        held = replace(held, predicted={m: held.scores > c for m, c in cuts.items()})
-    if baselines is not None:
-        folds = grouped_folds(groups[fit], 5, setting.seed)
-        combined = combine(baselines[fit], y[fit], folds, s_fit[fit], baselines[held_out], held.scores)
-        held = replace(
-            held, combined=combined, singles=single_baselines(baselines[fit], y[fit], folds, baselines[held_out])
-        )
-    if random_scores is not None:
-        held = replace(held, random=signed(random_scores[fit], y[fit], random_scores[held_out]))
-    shuffle = nulls.permuted(held.y, held.groups, setting.permutations, [setting.seed, 12])
-    held = replace(held, shuffled=(np.broadcast_to(held.scores[:, None], shuffle.shape), shuffle))
-    if difficulty is not None and np.isfinite(difficulty[held_out]).any():
-        level = nulls.quantile_strata(np.asarray(difficulty, dtype=np.float64)[held_out])
-        within = nulls.permuted(held.y, held.groups, setting.permutations, [setting.seed, 13], level)
-        held = replace(held, strata=(np.broadcast_to(held.scores[:, None], within.shape), within))
-    fixed = {"split": split} | dict(where or {})
-    found = held_out_rows(held, predictor, fixed, setting)
-    for row in found:
-        row["note"] = row["note"].replace("refits on labels shuffled", "shuffles of held-out labels")
-    return pd.DataFrame(found + baseline_rows(held, fixed, setting), columns=list(COLUMNS))
-
-
-def single_baselines(fit: pd.DataFrame, y: np.ndarray, folds: np.ndarray, test: pd.DataFrame) -> dict[str, np.ndarray]:
+def single_baselines(fit: Columns, y: np.ndarray, folds: np.ndarray, test: Columns) -> dict[str, np.ndarray]:
     """Predictions of held-out rows by each baseline alone, its bends included: name -> `[n_test]`."""
     out = {}
-    for name in fit.columns:
-        basis = BaselineBasis.learn(fit[[name]])
-        out[str(name)] = Sparse(basis.features(fit), y, folds).predict(basis.features(test))
+    for name, values in fit.items():
+        basis = Basis.learn({name: values})
+        model = Sparse(basis.features(fit, len(y)), y, folds, SHARES[-1:])  # never dropped: it is shown as it is
+        out[name] = model.predict(basis.features(test, len(test[name])))
     return out
 
 
@@ -291,7 +240,8 @@ def spread(values: np.ndarray) -> stats.Interval:
     good = values[np.isfinite(values)]
     if not len(good):
         return stats.Interval(float("nan"))
-    return stats.Interval(float(good.mean()), *(float(q) for q in np.quantile(good, (0.025, 0.975))))
+    low, high = np.quantile(good, (0.025, 0.975))
+    return stats.Interval(float(good.mean()), float(low), float(high))
 
 
 def _within_fold(scores: np.ndarray, folds: np.ndarray) -> np.ndarray:
@@ -301,7 +251,3 @@ def _within_fold(scores: np.ndarray, folds: np.ndarray) -> np.ndarray:
         here = folds == k
         out[here] = (out[here] - out[here].mean()) / max(float(out[here].std()), 1e-300)
     return out
-
-
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)

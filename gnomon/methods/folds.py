@@ -34,7 +34,7 @@ def threads() -> int:
 def map_threads(
     work: Callable[[Any], Any], items: Sequence[Any], done: Callable[[int], Any] | None = None
 ) -> list[Any]:
-    """`[work(item) ...]` in order, over the cores; one BLAS thread each, so that results do not depend on their number."""
+    """`[work(item) ...]` in order, over the cores; one BLAS thread each: results do not depend on their number."""
     out = []
     with threadpool_limits(limits=1), ThreadPoolExecutor(max_workers=threads()) as pool:
         for result in pool.map(work, items):
