@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 
@@ -29,5 +30,6 @@ class Threads:
 
     def open(self) -> None: ...
 
-    def __call__(self, shard: Any) -> tuple[str | None, str | None]:
-        return os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE_DEVICES")
+    def __call__(self, shard: Any) -> tuple[str | None, str | None, bool]:
+        deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        return os.environ.get("OMP_NUM_THREADS"), os.environ.get("CUDA_VISIBLE_DEVICES"), deaf

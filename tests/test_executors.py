@@ -125,11 +125,12 @@ def test_workers_get_their_own_device_and_the_runs_threads(monkeypatch: pytest.M
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     seen = {result for _, result in Local(workers=3).map(Threads(), [(i, []) for i in range(12)])}
-    assert {threads for threads, _ in seen} == {"3"}
-    assert {device for _, device in seen} <= {"4", "7"}
+    assert {threads for threads, _, _ in seen} == {"3"}
+    assert {device for _, device, _ in seen} <= {"4", "7"}
+    assert {deaf for _, _, deaf in seen} == {True}  # Ctrl-C is for the driver
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("OMP_NUM_THREADS")
-    ((_, (threads, device)), _) = Local(workers=2).map(Threads(), [(0, []), (1, [])])
+    ((_, (threads, device, _)), _) = Local(workers=2).map(Threads(), [(0, []), (1, [])])
     assert int(threads or 0) == max(1, (os.cpu_count() or 1) // 2)
     assert device == ""
 
@@ -143,14 +144,19 @@ def test_an_abandoned_map_leaves_no_process(tmp_path: Path):
     assert waited(lambda: all(dead(pid) for pid in opened(tmp_path)))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, "interrupted"), (signal.SIGKILL, None)])
-def test_workers_end_with_their_driver(tmp_path: Path, number: signal.Signals, code: str | None):
+@pytest.mark.parametrize(
+    ("number", "group", "sleep", "wanted"),
+    [(signal.SIGINT, True, 100, "interrupted"), (signal.SIGINT, False, 60_000, "interrupted"),
+     (signal.SIGKILL, False, 60_000, "")],
+    ids=["ctrl-c in a terminal", "in the middle of a shard", "driver killed in the middle of a shard"],
+)  # fmt: skip
+def test_workers_end_with_their_driver(tmp_path: Path, number: signal.Signals, group: bool, sleep: int, wanted: str):
     script = f"""
 if __name__ == "__main__":
     from pathlib import Path
     from tests.test_executors import work
     try:
-        work(Path({str(tmp_path)!r}), 2, 100, sleep=100)
+        work(Path({str(tmp_path)!r}), 2, 100, sleep={sleep})
     except KeyboardInterrupt:
         print("interrupted")
 """
@@ -158,15 +164,18 @@ if __name__ == "__main__":
     file.write_text(script)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     driver = subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              env=environment, text=True)  # fmt: skip
-    partial = tmp_path / ".count.partial" / "_done"
-    assert waited(lambda: len(list(partial.glob("*.json"))) >= 3, 60)
-    driver.send_signal(number)
+                              env=environment, text=True, start_new_session=True)  # fmt: skip
+    assert waited(lambda: (tmp_path / "opened").is_file() and len(opened(tmp_path)) == 2, 60)
+    time.sleep(0.2)
+    if group:
+        os.killpg(driver.pid, number)
+    else:
+        driver.send_signal(number)
     said, errors = driver.communicate(timeout=30)
-    assert said.strip() == (code or "")
+    assert said.strip() == wanted
     assert "Traceback" not in errors
     assert waited(lambda: all(dead(pid) for pid in opened(tmp_path)))
-    assert 0 < len(Writer(tmp_path, "count", F).done()) < 100
+    assert len(Writer(tmp_path, "count", F).done()) < 100
 
 
 def test_bad_options_are_refused():

@@ -326,6 +326,17 @@ def test_what_comes_out_different_when_remade_takes_its_followers_along(tmp_path
     assert fake_steps.RAN == []
 
 
+def test_a_stopped_remake_does_not_leave_the_old_folder_for_finished(tmp_path: Path):
+    first = files(go(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, BASIC, "count.trouble={interrupt: 1}", remake=["count"])
+    ahead = plan(tmp_path)
+    assert (actions(ahead)["count"], reasons(ahead)["count"]) == ("resume", "1 shards are there")
+    go(tmp_path)
+    assert fake_steps.RAN == ["Count"]
+    assert files(tmp_path) == first
+
+
 def test_remake_of_an_unknown_step_is_refused(tmp_path: Path):
     assert "did you mean 'count'?" in fails(tmp_path, BASIC, remake=["cuont"])
 

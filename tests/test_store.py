@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import gnomon
@@ -153,6 +154,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path):
     table = pd.DataFrame({"text": ["x", None], "row": [1, 2]})
     assert table_bytes(table) == table_bytes(table.copy())
     assert np.load(a.path / "numbers.npy").dtype.byteorder in "<="
+    assert pq.read_schema(a.path / "counts.parquet").metadata is None  # no pandas version in the bytes
 
 
 def test_unknown_names_get_the_nearest(tmp_path: Path):
