@@ -26,7 +26,7 @@ from gnomon.rows.work import run_halving
 from gnomon.step import ModelSpec, Planning
 from gnomon.steps.generate import SCHEMA, Generate
 from gnomon.types import Example
-from tests.own_tasks import Letters
+from tests.own_tasks import Letters, Pick
 from tests.stepping import data_files, made
 from tests.tiny import tiny_folder, tiny_model
 
@@ -288,6 +288,16 @@ def test_choices_are_captured_at_the_chosen_one(tmp_path):
                 np.testing.assert_allclose(artifact.activations(site, position).row(row), values, atol=2e-5, rtol=1e-4)
 
 
+def test_the_cost_of_choices_counts_every_choice_once():
+    step = Generate(task="own_tasks:Pick", n=9, capture={"sites": "resid_post.1", "positions": ["response"]})
+    cost, model = step.cost(planning()), tiny_model("llama")
+    examples = Pick().examples(9, 0)
+    lengths = [[len(model.encode_text(" " + c)) for c in e.choices] for e in examples]
+    prompts = sum(len(model.tokenize(e.prompt)) for e in examples)
+    assert cost.forward_tokens == prompts + sum(map(sum, lengths))
+    assert cost.new_tokens == sum(map(max, lengths))
+
+
 # ---------------------------------------------------------------- episodes
 
 
@@ -463,6 +473,10 @@ def test_the_section_resolves_and_names_its_interval_and_control(captured):
     assert "95% interval" in texts[0]
     assert "Always giving the commonest right answer would score 100.0%" in texts[0]
     assert any("token limit" in text for text in texts)
+    shown, labels = artifact.table("transcripts"), artifact.table("generations")["label"]
+    assert shown["label"].eq(True).sum() == min(4, labels.eq(True).sum())
+    assert shown["label"].isna().sum() == min(4, labels.isna().sum()) > 0
+    assert shown["row"].max() > 6  # drawn, not the first ones
     settings = artifact.table("settings").set_index("setting")["value"]
     assert settings["max_new_tokens"] == "6"
 
@@ -489,6 +503,7 @@ def planning(spec: ModelSpec | None = None, **inputs: Any) -> Planning:
         ({"task": "own_tasks:Pick", "temperatures": [0.7]}, "scores choices"),
         ({"task": "own_tasks:GuessTheNumber", "labels_from": "x"}, "episode"),
         ({"n": 5, "splits": "4500/500/500"}, "5500 examples"),
+        ({"max_new_tokens": 250}, r"the model reads 256 at most; set max_length: 6"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(options, said):

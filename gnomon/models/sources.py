@@ -125,7 +125,8 @@ def peek(
     dtype: str = "float32",
     attention: str = "sdpa",
 ) -> dict[str, Any]:
-    """Facts of a model without loading its weights: sizes, `parameters`, `family`, `memory_bytes`, `fingerprint`."""
+    """Facts of a model without loading its weights: sizes, `parameters`, `family`, `memory_bytes`, `fingerprint`;
+    `context` is the longest text in tokens, None where the configuration does not say."""
     from gnomon.models.adapters import adapter_folder
 
     if dtype not in BYTES:
@@ -146,6 +147,7 @@ def peek(
         "d_head": getattr(config, "head_dim", None) or width // heads,
         "d_mlp": inner,
         "d_vocab": config.vocab_size,
+        "context": getattr(config, "max_position_embeddings", None),
         "parameters": count,
         "memory_bytes": count * BYTES[dtype],
         "fingerprint": fingerprint(known, dtype, _attention(config, attention)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +33,8 @@ DIFFICULTY = pa.schema(
 TEMPERATURES = pa.schema([("temperature", pa.float64()), *SHARES])
 TOTALS = pa.schema([("name", pa.string()), ("value", pa.float64())])
 BINS = 5
+TRANSCRIPTS = ("row", "example_id", "temperature", "prompt", "text", "target", "answer", "label", "reason")
+SHOWN = 4
 
 
 def read_rows(folder: Path) -> pd.DataFrame:
@@ -125,6 +128,21 @@ def totals(rows: pd.DataFrame, dropped: int, tokens: Mapping[str, int]) -> pa.Ta
         **tokens,
     }
     return pa.Table.from_pylist([{"name": k, "value": _number(v)} for k, v in values.items()], schema=TOTALS)
+
+
+def transcripts(rows: pd.DataFrame, folder: Path) -> pa.Table:
+    """A few answers of each label, for reading: drawn by the hash of their names, so nobody picked them."""
+
+    def drawn(part: pd.DataFrame) -> list[int]:
+        names = zip(part["example_id"], part["sample"], part["temperature"], part["row"], strict=True)
+        return [row for _, row in sorted((sha256(repr(n[:3]).encode()).digest(), int(n[3])) for n in names)[:SHOWN]]
+
+    wanted = [row for label in LABELS.values() for row in drawn(where(rows, labelled(rows, label)))]
+    parts = [
+        pq.read_table(path, columns=list(TRANSCRIPTS), filters=[("row", "in", wanted)])
+        for path in sorted((folder / "generations").glob("*.parquet"))
+    ]
+    return pa.concat_tables(parts)
 
 
 def _accuracy(part: pd.DataFrame) -> dict[str, Any]:

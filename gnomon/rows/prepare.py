@@ -16,9 +16,10 @@ import numpy as np
 from gnomon.disk import file_sha256, plain
 from gnomon.errors import UserError
 from gnomon.models import load_tokenizer
-from gnomon.models.tokens import tokenize
+from gnomon.models.tokens import encode_text, tokenize
 from gnomon.step import ModelSpec
 from gnomon.tasks.make import make_task
+from gnomon.tasks.prompts import continue_with
 from gnomon.tasks.splits import How, assign_splits
 from gnomon.types import Example, Grade
 
@@ -29,11 +30,16 @@ KEPT = 4
 
 @dataclass(frozen=True)
 class Prepared:
-    """Examples with their splits, and the ids of each one's (first) prompt. `dropped` were longer than max_length."""
+    """Examples with their splits, and the ids of each one's (first) prompt.
+
+    `choices`: for each example (tokens of its longest choice, tokens of all), in mode `choices`. `dropped`: how many
+    examples had prompts longer than max_length.
+    """
 
     task: Any
     examples: list[Example]
     tokens: list[np.ndarray]
+    choices: list[tuple[int, int]]
     dropped: int = 0
 
     @property
@@ -77,7 +83,24 @@ def _prepare(
         )  # fmt: skip
     side = assign_splits([examples[i] for i in keep], splits, seed, split_by)
     kept = [replace(examples[i], split=side[examples[i].id]) for i in keep]
-    return Prepared(task, kept, [tokens[i] for i in keep], len(examples) - len(keep))
+    choices = [choice_lengths(tokenizer, e) for e in kept] if task.mode == "choices" else []
+    return Prepared(task, kept, [tokens[i] for i in keep], choices, len(examples) - len(keep))
+
+
+def choice_lengths(tokenizer: Any, example: Example) -> tuple[int, int]:
+    """(tokens of the longest choice, tokens of all choices) of an example."""
+    lengths = [len(encode_text(tokenizer, continue_with(example.prompt, choice))) for choice in example.choices]
+    return max(lengths), sum(lengths)
+
+
+def check_context(prepared: Prepared, new_tokens: int, context: int | None) -> None:
+    """Refuse prompts that, with the longest answer, do not fit into the model's context."""
+    longest = max(len(ids) for ids in prepared.tokens)
+    if context is not None and longest + new_tokens > context:
+        raise UserError(
+            f"the longest prompt has {longest} tokens and an answer up to {new_tokens}",
+            f"the model reads {context} at most", f"set max_length: {max(1, context - new_tokens)}",
+        )  # fmt: skip
 
 
 def first_prompt(task: Any, example: Example) -> Any:

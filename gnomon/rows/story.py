@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text, Tokens
+from gnomon.rows.counts import LABELS
 from gnomon.rows.prepare import Prepared
 from gnomon.store import Artifact
 
@@ -18,7 +19,6 @@ MANY = 0.2
 """Above this share of unparsed answers the section warns."""
 SETTINGS = pa.schema([("setting", pa.string()), ("value", pa.string())])
 SHOWN = {"correct": "Answers that are right", "incorrect": "Answers that are wrong", "unparsed": "Answers not parsed"}
-LABEL = {"correct": True, "incorrect": False, "unparsed": None}
 
 
 def settings(step: Step, prepared: Prepared | None) -> pa.Table:
@@ -56,6 +56,10 @@ def blocks(artifact: Artifact) -> list[Block]:
             "{cut} of the answers reached the token limit and were cut off there: some may hold no answer yet.",
             {"cut": _total("cut_share", ".1%")}, "warning",
         ))  # fmt: skip
+    source = artifact.options.get("labels_from")
+    if source:
+        out.append(Text(f"Right and wrong are the labels of the earlier generation {source}, joined on the prompts' "
+                        "hashes; the texts here were not graded for them.", kind="limit"))  # fmt: skip
     if totals["dropped"]:
         out.append(Text(
             "{dropped} questions were left out because their prompts are longer than max_length.",
@@ -63,7 +67,7 @@ def blocks(artifact: Artifact) -> list[Block]:
         ))  # fmt: skip
     out += [_counts(counts), *_difficulty(artifact), *_temperatures(artifact)]
     out += [
-        Tokens("generations", title, where={"label": LABEL[name]}, limit=4, extra=("reason",))
+        Tokens("transcripts", title, where={"label": LABELS[name]}, extra=("reason",))
         for name, title in SHOWN.items()
         if everything.loc[name, "n"] > 0
     ]

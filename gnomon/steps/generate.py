@@ -19,7 +19,7 @@ from gnomon.rows.ask import Asking
 from gnomon.rows.choose import Normalise
 from gnomon.rows.options import Kept, OptionalTexts, one_or_more
 from gnomon.rows.plan import Shard, lay_out
-from gnomon.rows.prepare import Prepared, has_parser, identity, prepare
+from gnomon.rows.prepare import Prepared, check_context, has_parser, identity, prepare
 from gnomon.rows.reuse import COLUMNS, relabel
 from gnomon.rows.work import Asker
 from gnomon.step import Context, Cost, Inputs, Planning, Step
@@ -98,7 +98,9 @@ class Generate(Step):
     def check(self, plan: Planning) -> None:
         sites = self.capture.expanded(plan.model.facts()["n_layers"]) if self.capture else []
         if self.task is not None:
-            self._check_task(self._prepared(plan.model, plan.seed))
+            prepared = self._prepared(plan.model, plan.seed)
+            self._check_task(prepared)
+            check_context(prepared, self._longest(prepared) * prepared.rounds, plan.model.facts().get("context"))
         for name in self.append or ():
             there = plan.inputs[name].sites if name in plan.inputs else ()
             wanted = [f"{s}@{p}" for s in sites for p in self.capture.positions] if self.capture else []
@@ -123,6 +125,12 @@ class Generate(Step):
                 "take the position last",
             )  # fmt: skip
 
+    def _longest(self, prepared: Prepared) -> int:
+        """Most tokens of one answer."""
+        if prepared.choices:
+            return max(longest for longest, _ in prepared.choices)
+        return self.max_new_tokens or int(prepared.task.max_new_tokens)
+
     def _prepared(self, spec: Any, seed: int) -> Prepared:
         return prepare(self.task, self.n, seed, spec, self.max_length, self.splits, self.split_by)
 
@@ -131,18 +139,21 @@ class Generate(Step):
         sites = self.capture.expanded(facts["n_layers"]) if self.capture else []
         positions = self.capture.positions if self.capture else ()
         added = [plan.inputs[name] for name in self.append or () if name in plan.inputs]
-        rows, prompt, response, memory, notes, splits = 0, 0, 0, 0, [], dict.fromkeys(("fit", "tune", "test"), 0)
+        rows, prompt, response, forward, memory, notes = 0, 0, 0, 0, 0, []
+        splits = dict.fromkeys(("fit", "tune", "test"), 0)
         if self.task is not None:
             prepared = self._prepared(plan.model, plan.seed)
             each = self.samples * len(self.temperatures) * prepared.rounds
             rows = len(prepared.examples) * each
             lengths = [len(ids) for ids in prepared.tokens]
-            asking = self._asking(prepared, sites, plan.seed)
-            prompt, response = sum(lengths) * each, rows * asking.max_new_tokens
+            new = self._longest(prepared)
+            prompt, response = sum(lengths) * each, rows * new
+            forward = prompt + (sum(total for _, total in prepared.choices) if prepared.choices else response)
+            if prepared.choices:
+                response = sum(longest for longest, _ in prepared.choices)
             splits |= {s: each * sum(e.split == s for e in prepared.examples) for s in splits}
-            longest = max(lengths) + asking.max_new_tokens
-            kept = longest if "all" in positions else asking.max_new_tokens + 1
-            memory = price.batch_memory(facts, plan.model.dtype, self.batch_size, longest, sites, kept)
+            kept = max(lengths) + new if "all" in positions else new + 1
+            memory = price.batch_memory(facts, plan.model.dtype, self.batch_size, max(lengths) + new, sites, kept)
             notes = self._notes(prepared)
         size = (price.activation_bytes(sites, positions, self.capture.dtype, facts, rows, prompt, response)
                 if self.capture else 0)  # fmt: skip
@@ -154,7 +165,7 @@ class Generate(Step):
             rows=rows + sum(c.rows for c in added),
             prompt_tokens=prompt,
             new_tokens=response,
-            forward_tokens=prompt + response,
+            forward_tokens=forward,
             disk_bytes=size + price.table_bytes(rows, prompt + response, self.top_k_logits, response)
             + sum(c.disk_bytes for c in added),
             memory_bytes=memory + 2 * per_shard,
@@ -202,7 +213,7 @@ class Generate(Step):
         task = prepared.task
         return Asking(
             seed=seed,
-            max_new_tokens=self.max_new_tokens or int(task.max_new_tokens),
+            max_new_tokens=self._longest(prepared),
             stop=tuple(task.stop if self.stop is None else self.stop),
             top_p=self.top_p,
             top_k_logits=self.top_k_logits,
@@ -246,6 +257,7 @@ class Generate(Step):
         out.table("difficulty", counts.difficulty(rows))
         out.table("temperatures", counts.temperatures(rows))
         out.table("totals", counts.totals(rows, prepared.dropped if prepared else 0, counts.token_sums(out.path)))
+        out.table("transcripts", counts.transcripts(rows, out.path))
         out.table("settings", story.settings(self, prepared))
         share = {line["label"]: line["share"] for line in counted.to_pylist() if line["split"] == "all"}
         ctx.log.info("%d answers: %.1f%% right, %.1f%% wrong, %.1f%% unparsed", len(rows), 100 * share["correct"],
