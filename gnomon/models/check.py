@@ -105,6 +105,15 @@ def _reference(model: Model, prompts: Sequence[Sequence[int]]) -> CheckResult:
     return CheckResult("logits equal Hugging Face's", worst <= TOLERANCE[model.dtype], worst)
 
 
+def _facts(model: Model, prompts: Sequence[Sequence[int]]) -> CheckResult:
+    """With norms from the family's row (kind, eps, gain, bias) in place of the modules', the logits stay the same."""
+    plain = model.forward(prompts[:2], logits="last").logits
+    with model.exact():
+        ours = model.forward(prompts[:2], logits="last").logits
+    gap = _gap(ours, plain)
+    return CheckResult("norms are what the table says", gap <= TOLERANCE[model.dtype], gap)
+
+
 def _edits(model: Model, prompts: Sequence[Sequence[int]], sites: Sequence[Site]) -> list[CheckResult]:
     """An edit at every site changes the logits; strength 0 does not change a bit."""
     prompts = prompts[:2]
@@ -187,6 +196,7 @@ def check_model(model: Model) -> list[CheckResult]:
     return [
         _streams(model, prompts, range(model.n_layers)),
         _reference(model, prompts),
+        _facts(model, prompts),
         *_edits(model, prompts, sites),
         _batching(model, prompts),
         _decoding(model, prompts),
