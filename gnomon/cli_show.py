@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from gnomon.blocks import Figure, Table, Text, Tokens
+from gnomon.blocks import Table, Text, Tokens
 from gnomon.budget import folder_size
 from gnomon.errors import UserError, unknown
 from gnomon.store import META, Artifact, Study
@@ -55,6 +55,7 @@ def _step(artifact: Artifact) -> dict[str, Any]:
         "activations": [f"{site}@{position}" for site, position in artifact.sites()], "model": meta.get("model", {}),
         "started": meta.get("started"), "peak_memory_bytes": meta.get("peak_memory_bytes"),
         "ledger": meta.get("ledger", []),
+        "findings": [{"kind": kind, "text": text} for kind, text in sentences(artifact)],
     }  # fmt: skip
 
 
@@ -75,10 +76,23 @@ def _schema(artifact: Artifact, name: str) -> list[str]:
     return [str(column) for column in pq.read_schema(_files(artifact, name)[0]).names]
 
 
-def _headlines(study: Study) -> list[str]:
-    from gnomon.report.resolve import headlines
+def sentences(artifact: Artifact) -> list[tuple[str, str]]:
+    """(kind, text) of every sentence of a step's own section; one whose cells are not there says so in its place."""
+    from gnomon.report.resolve import render_text
+    from gnomon.report.sections import summarise
 
-    return headlines(study)
+    out = []
+    for block in summarise(artifact).blocks:
+        if isinstance(block, Text):
+            try:
+                out.append((block.kind, render_text(block, artifact)))
+            except UserError as error:
+                out.append(("warning", f"a sentence is withheld: {error}"))
+    return out
+
+
+def _headlines(study: Study) -> list[str]:
+    return [text for artifact in study for kind, text in sentences(artifact) if kind == "headline"]
 
 
 def problems(path: str | Path) -> list[str]:
@@ -141,6 +155,7 @@ def _render_step(facts: dict[str, Any]) -> str:
     head = f"{facts['name']}: step {facts['step']}, version {facts['version']}, fingerprint {facts['fingerprint'][:16]}"
     cost = f"made {facts['started']} in {duration(facts['seconds'] or 0)}, {size(facts['bytes'])}"
     parts = [head + "\n" + cost]
+    parts += [_sentence(finding["kind"], finding["text"]) for finding in facts["findings"]]
     parts.append(
         "options\n"
         + table([(key, json.dumps(value, ensure_ascii=False)) for key, value in facts["options"].items()], indent="  ")
@@ -157,6 +172,11 @@ def _render_step(facts: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _sentence(kind: str, text: str) -> str:
+    mark = {"headline": "* ", "text": ""}.get(kind, f"{kind}: ")
+    return textwrap.fill(mark + text, WIDTH, subsequent_indent="  " if kind == "headline" else "")
+
+
 def findings(study: Study) -> str:
     """What a run says at its end: headline findings, criteria, and where the report lies."""
     parts = [_findings(_headlines(study)), _criteria(study.run.get("criteria", []))]
@@ -164,7 +184,7 @@ def findings(study: Study) -> str:
 
 
 def _findings(headlines: list[str]) -> str:
-    return "\n".join(textwrap.fill(line, WIDTH, initial_indent="* ", subsequent_indent="  ") for line in headlines)
+    return "\n".join(_sentence("headline", line) for line in headlines)
 
 
 def _criteria(criteria: list[dict[str, Any]]) -> str:
@@ -178,19 +198,16 @@ def _criteria(criteria: list[dict[str, Any]]) -> str:
 
 def page(artifact: Artifact) -> str:
     """A step's own section as text: sentences and tables; charts stay in the report."""
-    from gnomon.report.resolve import render_text
     from gnomon.report.sections import summarise
     from gnomon.report.tables import table_view
 
+    said = iter(sentences(artifact))
     parts = []
     for block in summarise(artifact).blocks:
         if isinstance(block, Text):
-            mark = "" if block.kind in ("text", "headline") else f"{block.kind}: "
-            parts.append(textwrap.fill(mark + render_text(block, artifact), WIDTH))
+            parts.append(_sentence(*next(said)))
         elif isinstance(block, Table):
             view = table_view(block, artifact)
             rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in view.rows]
             parts.append("\n".join(filter(None, (view.title, table(rows, view.headers, "  ")))))
-        else:
-            assert isinstance(block, Figure | Tokens)
     return "\n\n".join([*parts, f"the whole: {artifact.path.parent / 'report.html'}"])

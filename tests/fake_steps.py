@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from gnomon.blocks import Block, Ref, Text
+from gnomon.blocks import Block, Ref, Table, Text
 from gnomon.errors import UserError
 from gnomon.step import Context, Cost, Inputs, Planning, Step
 from gnomon.store import Artifact
@@ -219,6 +219,27 @@ class Dice(Step):
         value = float(len(throws.read_text()))
         table = pd.DataFrame({"row": range(3), "value": value, "split": ["fit", "tune", "test"], "note": None})
         out.table("generations", table, SCHEMA)
+
+
+class Claim(Step):
+    """Stands for audit_claim: reads a direction's file and a study's rows."""
+
+    name: ClassVar[str] = "audit_claim"
+    reads: ClassVar[tuple[str, ...]] = ("generations",)
+    uses_model: ClassVar[bool] = False
+
+    direction: str
+    site: str = ""
+    times: float = 1.0
+
+    def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
+        RAN.append(type(self).__name__)
+        value = self.times * float(np.load(self.direction).sum())
+        out.table("claims", pd.DataFrame({"claim": ["reads"], "verdict": ["fail"], "value": [value]}))
+
+    def summary(self, artifact: Artifact) -> list[Block]:
+        return [Text("It sums to {v}.", {"v": Ref("claims", {})}, kind="headline"), Table("claims", "Claims"),
+                Text("Nobody looked at {x}.", {"x": Ref("claims", {"claim": "none"})}, kind="limit")]  # fmt: skip
 
 
 class Asks(Step):

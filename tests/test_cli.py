@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -141,6 +142,7 @@ def test_show_describes_a_study_and_a_step(here: Path):
     for part in ("version 1", "n         12", "row, value, split, note", "activations: resid_post.1@last"):
         assert part in said
     assert "generations  count" in call("show", "studies/s/mean").stdout
+    assert "* The mean is" in call("show", "studies/s/mean").stdout
     assert "reads of the test split" in call("show", "studies/s/mean").stdout
     assert "did you mean 'count'?" in call("show", "studies/s/cuont", code=2).stderr
     assert "no study at" in call("show", "nowhere", code=2).stderr
@@ -221,6 +223,39 @@ def test_clean_waits_for_no_run(here: Path):
     with study_lock(here / "studies" / "s"):
         assert "is being written by" in call("clean", "studies/s", "--force", code=2).stderr
     assert (here / "studies" / "s" / ".old").is_dir()
+
+
+# ---------------------------------------------------------------- claims
+
+
+def test_audit_claim_adds_one_step_and_prints_its_verdict(here: Path, monkeypatch: pytest.MonkeyPatch):
+    import gnomon.steps
+
+    monkeypatch.setitem(gnomon.steps.STEPS, "audit_claim", "tests.fake_steps:Claim")
+    call("run", "s.yaml")
+    before = gnomon.open("studies/s")["count"].meta
+    np.save(here / "my direction.npy", np.ones(4))
+    args = ["audit-claim", "studies/s", "--direction", "my direction.npy", "--site", "resid_post.1"]
+    fake_steps.RAN.clear()
+    said = call(*args).stdout
+    assert "* It sums to 4" in said
+    assert "Claims" in said
+    assert "warning: a sentence is withheld" in said
+    assert fake_steps.RAN == ["Claim"]
+    study = gnomon.open("studies/s")
+    assert study.names() == ["count", "mean", "claim_my_direction"]
+    assert study["count"].meta == before
+    assert study["claim_my_direction"].options["site"] == "resid_post.1"
+    call(*args)
+    assert fake_steps.RAN == ["Claim"]
+    assert "* It sums to 8" in call(*args, "times=2").stdout  # the same name: it replaces the first
+    assert gnomon.open("studies/s").names() == ["count", "mean", "claim_my_direction"]
+    assert "* It sums to 4" in call(*args, "--name", "other").stdout
+    assert gnomon.open("studies/s").names()[-1] == "other"
+    assert "no direction file" in call("audit-claim", "studies/s", "--direction", "absent.npy", code=2).stderr
+    assert "no study at" in call("audit-claim", "nowhere", "--direction", "my direction.npy", code=2).stderr
+    call("run", "s.yaml")  # the study's own file keeps its own steps
+    assert gnomon.open("studies/s")["count"].meta == before
 
 
 # ---------------------------------------------------------------- list, help, schema
