@@ -156,6 +156,36 @@ def test_a_cache_continues_rows_of_different_lengths(family):
             assert _gap(ends.acts[Site("resid_post", 3)][row, : len(rest)], rest) < 1e-6
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cache_continues_rows_of_one_length_by_several_tokens(family):
+    model = tiny_model(family, "float64")
+    rows = [p[:9] for p in (tiny_prompts(model, 5)[0] * 2, tiny_prompts(model, 5)[4])]
+    whole = model.forward(rows, read=["resid_post.3"]).acts[Site("resid_post", 3)]
+    cache = model.new_cache()
+    model.forward([r[:4] for r in rows], cache=cache)
+    rest = model.forward([r[4:] for r in rows], read=["resid_post.3"], cache=cache).acts[Site("resid_post", 3)]
+    assert _gap(rest, whole[:, 4:]) < 1e-6
+
+
+@pytest.mark.parametrize("cuts", [(4, 4), (2, 5)])
+def test_gradients_flow_through_the_new_tokens_and_leave_the_cache_alone(cuts):
+    """d(logits)/d(embed of the new tokens), with the prefix in a cache, equals that of the whole text."""
+    model = tiny_model("qwen3", "float64")
+    rows = [p[:9] for p in (tiny_prompts(model, 5)[0] * 2, tiny_prompts(model, 5)[4])]
+    whole = model.forward(rows, read=["embed"], logits="last", grad=True)
+    (wanted,) = torch.autograd.grad(whole.logits[:, 5].sum(), whole.acts[Site("embed")])
+    cache = model.new_cache()
+    model.forward([r[:cut] for r, cut in zip(rows, cuts, strict=True)], cache=cache)
+    kept = [k.clone() for k in cache.keys]
+    tails = [r[cut:] for r, cut in zip(rows, cuts, strict=True)]
+    out = model.forward(tails, read=["embed"], logits="last", grad=True, cache=cache)
+    (found,) = torch.autograd.grad(out.logits[:, 5].sum(), out.acts[Site("embed")])
+    for row, cut in enumerate(cuts):
+        assert _gap(found[row, : len(tails[row])], wanted[row, cut:]) < 1e-6
+    assert all(torch.equal(a, b) for a, b in zip(kept, cache.keys, strict=True))
+    assert cache.lengths == list(cuts)
+
+
 def test_logits_at_positions():
     model = tiny_model("gpt2")
     prompts = tiny_prompts(model, 3)

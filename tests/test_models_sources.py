@@ -279,6 +279,7 @@ def test_a_gguf_file_is_converted_once_and_equals_its_model(tmp_path, monkeypatc
     torch.testing.assert_close(loaded.forward(prompts, logits="last").logits, wanted, rtol=1e-4, atol=1e-5)
     assert loaded.describe()["source"] == "gguf"
     assert loaded.tokenizer.eos_token == "<|im_end|>"
+    assert "Digits" in str(loaded.tokenizer.backend_tokenizer.pre_tokenizer)  # the file says smollm
     assert loaded.encode_text("cats are dogs") == model.encode_text("cats are dogs")
     monkeypatch.setattr(gguf_room, "convert", lambda *a: pytest.fail("converted again"))
     moved = file.rename(tmp_path / "renamed.gguf")

@@ -51,7 +51,8 @@ def forward(
             `torch.autograd.grad` of anything returned by anything read works. Weights need no gradient.
         freeze: "pattern", "norm_scale", "gate": held constant in that graph.
         logits: "none", "last", "all", positions for every row, or a list of positions for each row.
-        cache: a `new_cache()` to fill, or a filled one to continue from (tokens are then the new ones only).
+        cache: a `new_cache()` to fill, or a filled one to continue from (tokens are then the new ones only). With
+            `grad` a filled cache is a prefix that is read and not extended.
         patterns: layers whose attention rows are returned; pattern_at: "last" real token, "all", or one position a
             row (counted within this chunk).
         norm_scales: "ln1.3", "ln2.0", "ln1_post.3", "ln2_post.3", "ln_final".
@@ -87,7 +88,7 @@ def forward(
         found = _logits(model, resid, layout, logits)
         if "ln_final" in norm_scales and logits == "none":
             scales["ln_final"] = model.body.norm("ln_final").scale(resid).squeeze(-1)
-    if cache is not None:
+    if cache is not None and not (grad and cache.get_seq_length()):
         cache.advance(counts)
     maps = attention.patterns if attention is not None else {}
     return Out(taps.values, counts, found, maps, scales, cache, resid)
