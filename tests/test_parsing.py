@@ -145,6 +145,10 @@ REASONED = [  # answers to word problems: reasoning, then a number
     ("The 3rd house has 42 windows.", "42"),
     ("GPT-4 and COVID-19 say: 5", "5"),
     ("Step 3 gives us our answer: 11", "11"),
+    ("1. Janet has 16 eggs per day.\n2. She makes 64 / 4 = 16 cents per day.\n3.", "16"),
+    ("3. Now add them: 1500 + 1500 = 2000\n\nSo, Shiela will pay 2000 for 3 months.\n\nThe answer is 2000.", "2000"),
+    ("448 (girls) + 204 (boys) = 652.\n\nSo, there are 652 pupils in that school.", "652"),
+    ("142 (boys) + 142 (girls) = 204.\n\nNext, we calculate the number of girls and boys: 204 (girls) + ", None),
 ]
 
 YES_NO = [

@@ -24,7 +24,7 @@ _IS_RESULT = re.compile(
     rf"[\s*_\"'$)]*(?:\w+\s+)?(?:is|was|would be)\s+(?:the|your|our)\s+(?:\w+\s+)?{_RESULT}\b", re.IGNORECASE
 )
 _EQUALS = re.compile(r"=|≈|\\approx|\\equiv|→|\bequals?\b|\bis equal to\b|\bmakes\b|\bgives\b", re.IGNORECASE)
-_BULLET = re.compile(r"^[\s*_#>-]*(?:step\s*)?(\d{1,2})\s*[.):](?=\s)", re.IGNORECASE | re.MULTILINE)
+_BULLET = re.compile(r"^[\s*_#>-]*(?:step\s*)?(\d{1,2})\s*[.):](?=\s|$)", re.IGNORECASE | re.MULTILINE)
 _LABEL = re.compile(
     r"\b(?:step|problem|question|equation|exercise|example|part|chapter|figure|option|grade)\s*#?$", re.IGNORECASE
 )
@@ -39,7 +39,10 @@ _LEAD = re.compile(
     re.I,
 )
 _SIGN = r"(?:[+*/×÷^x-]|(?:plus|minus|times|multiplied by|divided by|added to|\\times|\\cdot|\\div)\b)"
-_GOES_ON = re.compile(rf"\s*(?:{_SIGN}\s*[$€£(\\]*-?\d|[+*/×÷^-]\s*$)", re.IGNORECASE)
+_UNIT = r"(?:\s*\([a-z ]{1,20}\)|\s[a-z]{1,20})"
+_GOES_ON = re.compile(
+    rf"\s*(?:{_SIGN}\s*[$€£(\\]*-?\d|[+*/×÷^-]\s*$)|{_UNIT}\s*[+*×÷]\s*(?:[$€£(\\]*\d|$)", re.IGNORECASE
+)
 _OPERATOR = re.compile(rf"\s*and\s+[$€£(\\]*-?\d|{_GOES_ON.pattern}", re.IGNORECASE)
 _AFTER_OPERATOR = re.compile(rf"\d[\s)]*{_SIGN}\s*[$€£(\\]*$", re.IGNORECASE)
 _LINK = re.compile(r"[\s*_\"'`$)?.,]*(?:=|≈|→|:|\b(?:is|are|equals?|makes|gives|would be)\b)", re.IGNORECASE)
