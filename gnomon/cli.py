@@ -149,7 +149,8 @@ def _show_plan(study: Path, out: Path | None, overrides: list[str], remake: list
         typer.echo(f"note: {note}")
     for criterion in loaded.study.criteria:
         typer.echo(f"criterion: {criteria.text(criterion)}")
-    criteria.check(loaded.study, plan.out)
+    for doubt in criteria.check(plan):
+        typer.echo(f"warning: {doubt}")
     budget.refuse(plan)
 
 

@@ -30,6 +30,7 @@ from gnomon.overrides import apply
 from gnomon.registry import find
 from gnomon.step import ModelSpec, Step
 from gnomon.strict import build, read_yaml, refuse_infinite, write_yaml
+from gnomon.types import Executor
 
 
 class _Strict(BaseModel):
@@ -146,14 +147,6 @@ class StudyFile(_Strict):
             adapter = entry.adapter
         return ModelSpec(model, adapter, revision, self.dtype, self.device, self.attention)
 
-    def executor_parts(self) -> tuple[str, dict[str, Any]]:
-        """The executor's name and options."""
-        if isinstance(self.executor, str):
-            return self.executor, {}
-        if len(self.executor) != 1:
-            raise UserError(f"executor names {len(self.executor)} executors", "one, such as {local: {workers: 2}}")
-        return next((name, dict(options)) for name, options in self.executor.items())
-
 
 @dataclass(frozen=True)
 class Loaded:
@@ -161,6 +154,7 @@ class Loaded:
 
     study: StudyFile
     steps: tuple[Step, ...]
+    executor: Executor
     file: Path | None = None
 
     @property
@@ -212,7 +206,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
         build_step(entry, file, lambda path, i=i: _nearest_line(("steps", i, "options", *path), lines))
         for i, entry in enumerate(study.steps)
     )
-    return Loaded(study, steps, file)
+    return Loaded(study, steps, _executor(study), file)
 
 
 def build_step(entry: Entry, file: Path | None = None, at: Any = None) -> Step:
@@ -224,6 +218,16 @@ def build_step(entry: Entry, file: Path | None = None, at: Any = None) -> Step:
             options[name] = absolute(options[name], file)
     refuse_infinite(options, entry.name)
     return build(cls, options, entry.name, at)
+
+
+def _executor(study: StudyFile) -> Executor:
+    """The executor that the study names, with its options."""
+    named = study.executor if isinstance(study.executor, dict) else {study.executor: {}}
+    if len(named) != 1:
+        raise UserError(f"executor names {len(named)} executors", "one, such as {local: {workers: 2}}")
+    ((name, options),) = named.items()
+    cls: Any = find("executor", name)
+    return build(cls, options, f"executor.{name}") if hasattr(cls, "model_fields") else cls(**options)
 
 
 def _check_names(study: StudyFile) -> None:

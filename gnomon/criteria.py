@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,6 +16,7 @@ import pandas as pd
 from gnomon.config import Criterion, StudyFile
 from gnomon.disk import plain
 from gnomon.errors import UserError, unknown
+from gnomon.planned import BACK, KEEP, Plan
 from gnomon.store import META, Artifact, Study
 
 RULES: Mapping[str, tuple[str, Callable[[float, float, float], bool], Callable[[float, float, float], bool]]] = {
@@ -39,20 +39,37 @@ def verdict(bounds: Mapping[str, float], low: float, high: float) -> str:
     return "pass" if all(RULES[name][1](low, high, bound) for name, bound in bounds.items()) else "undecided"
 
 
-def check(study: StudyFile, out: Path) -> None:
-    """Refuse, before any work, a criterion whose table or column a folder from an earlier run does not have."""
-    for criterion in study.criteria:
-        if not (out / criterion.step / META).is_file():
+def check(plan: Plan) -> list[str]:
+    """Refuse, before any work, a criterion on a table or column that a kept step does not have.
+
+    Of a step that will be made anew only its earlier folder can be asked: what that lacks is returned, a line each.
+    """
+    steps = {planned.name: planned for planned in plan.steps}
+    doubts = []
+    for criterion in plan.loaded.study.criteria:
+        planned = steps[criterion.step]
+        kept = planned.action in (KEEP, BACK)
+        folder = planned.folder if kept else planned.node.path
+        if not (folder / META).is_file():
             continue  # nothing is known of its tables yet
-        artifact = Artifact(out / criterion.step)
-        if criterion.table not in artifact.tables():
-            raise unknown(f"table of step {criterion.step} in criterion {name(criterion)!r}:", criterion.table,
-                          artifact.tables())  # fmt: skip
-        columns = list(artifact.table(criterion.table).columns)
-        for column in (criterion.column, *criterion.where):
-            if column not in columns:
-                raise unknown(f"column of {criterion.step}/{criterion.table} in criterion {name(criterion)!r}:", column,
-                              columns)  # fmt: skip
+        try:
+            _look(criterion, Artifact(folder))
+        except UserError as error:
+            if kept:
+                raise
+            doubts.append(f"going by the earlier {criterion.step}: {error}")
+    return doubts
+
+
+def _look(criterion: Criterion, artifact: Artifact) -> None:
+    """Raise UserError where a folder lacks what a criterion reads."""
+    what = f"in criterion {name(criterion)!r}:"
+    if criterion.table not in artifact.tables():
+        raise unknown(f"table of step {criterion.step} {what}", criterion.table, artifact.tables())
+    columns = list(artifact.table(criterion.table).columns)
+    for column in (criterion.column, *criterion.where):
+        if column not in columns:
+            raise unknown(f"column of {criterion.step}/{criterion.table} {what}", column, columns)
 
 
 def name(criterion: Criterion) -> str:

@@ -139,13 +139,24 @@ def _yaml(value: Any) -> str:
 
 def schema() -> dict[str, Any]:
     """JSON schema (2020-12) of a study file: every key, every registered step with its options, your own by module."""
-    from pydantic.json_schema import models_json_schema
+    from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+    class OneOrMore(GenerateJsonSchema):
+        """A list with a validator before it takes one value for a list of one."""
+
+        def function_before_schema(self, schema: Any) -> Any:
+            inner = super().function_before_schema(schema)
+            branches = inner.get("anyOf", [inner])
+            single = [branch["items"] for branch in branches if isinstance(branch.get("items"), dict)]
+            return {"anyOf": [*single, *branches]} if single else inner
 
     from gnomon.config import StudyFile
 
     steps: dict[str, type[BaseModel]] = {name: find("step", name) for name in sorted(table("step"))}  # type: ignore[misc]
     refs, definitions = models_json_schema(
-        [(cls, "validation") for cls in (*dict.fromkeys(steps.values()), StudyFile)], ref_template="#/$defs/{model}"
+        [(cls, "validation") for cls in (*dict.fromkeys(steps.values()), StudyFile)],
+        ref_template="#/$defs/{model}",
+        schema_generator=OneOrMore,
     )
     defs: dict[str, Any] = dict(definitions.get("$defs", {}))
     top = defs.pop(refs[StudyFile, "validation"]["$ref"].rsplit("/", 1)[-1])

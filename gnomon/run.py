@@ -27,12 +27,9 @@ from gnomon.fingerprints import content
 from gnomon.plan import named, plan_study
 from gnomon.planned import BACK, KEEP, Plan, Planned, relative
 from gnomon.record import Record, now
-from gnomon.registry import find
 from gnomon.step import Context
 from gnomon.store import META, Artifact, Study
-from gnomon.strict import build
 from gnomon.text import duration, size
-from gnomon.types import Executor
 from gnomon.writer import Writer, bring_back, finish_swaps, set_aside
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -64,13 +61,15 @@ def run_study(
     folder = folder_of(loaded, out)
     screen = screen or Screen()
     plan = plan_study(loaded, folder, remake)
-    criteria.check(loaded.study, folder)
+    doubts = criteria.check(plan)
     budget.refuse(plan)
     with study_lock(folder), logged(folder / "run.log", log_level, screen) as log:
         for name in finish_swaps(folder):
             log.info("%s: an earlier commit was cut off; it is finished now", name)
         record = Record(plan, command(loaded, folder, overrides))
         _announce(plan, log)
+        for doubt in doubts:
+            log.warning(doubt)
         with record.kept_to_the_end():
             for planned in plan.steps:
                 _do(planned, plan, record, log, screen)
@@ -158,7 +157,7 @@ def _make(planned: Planned, plan: Plan, log: logging.Logger, screen: Screen) -> 
     if planned.forced:
         _forget(out, planned)
     writer = Writer(out, planned.name, planned.fingerprint)
-    executor = executor_of(plan.loaded)
+    executor = plan.loaded.executor
     device = machine.device_class(planned.spec.device) if planned.step.uses_model else "cpu"
     threads = study.threads or machine.default_threads(getattr(executor, "workers", 1))
     threads = machine.same_class(writer.path, device, threads, study.mixed == "allow")
@@ -197,13 +196,6 @@ def _is_memory(error: Exception) -> bool:
     """True where the host's or a device's memory ran out (torch says it in classes of its own, or in words)."""
     name = type(error).__name__
     return name in ("OutOfMemoryError", "MemoryError") or "can't allocate memory" in str(error)
-
-
-def executor_of(loaded: Loaded) -> Executor:
-    """The executor that the study names, with its options."""
-    name, options = loaded.study.executor_parts()
-    cls: Any = find("executor", name)
-    return build(cls, options, name) if hasattr(cls, "model_fields") else cls(**options)
 
 
 def _forget(out: Path, planned: Planned) -> None:

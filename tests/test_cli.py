@@ -334,6 +334,7 @@ def test_the_schema_takes_all_forms_of_an_entry():
     validator().validate({"steps": [
         "audit", {"audit": None, "as": "b"}, {"mine.steps:Mine": {"x": 1}, "from": ["a", "b"]}, "mine.steps:Mine",
         {"audit": {}, "from": {"generations": "a"}, "model": "m", "adapter": None},
+        {"generate": {"task": "sums", "stop": "x", "append": ["a"], "capture": {"sites": "embed"}, "temperatures": 1}},
     ]})  # fmt: skip
     assert json.loads(call("schema").stdout) == schema()
 

@@ -9,6 +9,7 @@ import pytest
 
 from gnomon.config import Criterion, load
 from gnomon.errors import UserError
+from gnomon.executors.local import Local
 from gnomon.registry import find, table
 from gnomon.strict import read_value, read_yaml, write_yaml
 from tests.fake_steps import Count, Mean, Nested
@@ -115,7 +116,7 @@ def test_a_study_is_built_whole(tmp_path: Path):
     assert (specs[0].name, specs[0].adapter) == (str(tmp_path / "model"), None)
     assert (specs[1].name, specs[1].adapter) == ("tiny", str(tmp_path.parent / "lora"))
     assert loaded.study.steps[3].source == "../other/count"  # from the study's folder, not the file's
-    assert loaded.study.executor_parts() == ("local", {"workers": 2})
+    assert loaded.executor == Local(workers=2)
     assert loaded.study.criteria[0].bounds == {"above": 0.5, "at_most": 1.0}
 
 
@@ -188,6 +189,9 @@ def test_an_adapter_may_be_taken_off_for_one_step(tmp_path: Path):
         (f"steps: [{COUNT}]\nseed: -1\ndtype: int8", ["2 mistakes in the study file", "seed is -1", "'float32'"]),
         (f"steps: [{COUNT}]\nseed: true", ["seed is true", "a whole number"]),
         (f"steps: [{COUNT}]\nexecutor: 3", ["executor is 3"]),
+        (f"steps: [{COUNT}]\nexecutor: locl", ["unknown executor 'locl'; did you mean 'local'?"]),
+        (f"steps: [{COUNT}]\nexecutor: {{local: {{wokers: 2}}}}", ["'wokers' of executor.local", "'workers'"]),
+        (f"steps: [{COUNT}]\nexecutor: {{local: {{}}, ray: {{}}}}", ["executor names 2 executors"]),
         (f"steps: [{COUNT}]\ncriteria: [{{step: count, table: t}}]", ["at least one of at_least"]),
         (f"steps: [{COUNT}]\ncriteria: [{{step: cuont, table: t, above: 1}}]", ["'cuont'", "did you mean 'count'"]),
         (f"steps: [{COUNT}]\ncriteria: [{{step: count, table: t, above: .inf}}]", ["criteria.0.above"]),

@@ -551,13 +551,19 @@ def test_criteria_are_judged_and_written(tmp_path: Path):
     assert "are not the interval of" in judged(study, low="n", high="n", above=0)[1]
 
 
-def test_a_criterion_about_a_column_that_is_not_there_is_refused_before_work(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"table": "scroes"}, "did you mean 'scores'?"), ({"column": "vlaue"}, "did you mean 'value'?"),
+     ({"where": {"metrc": "mean"}}, "did you mean 'metric'?")],
+)  # fmt: skip
+def test_a_criterion_about_what_is_not_there_is_refused_before_work(tmp_path: Path, wrong: dict[str, Any], said: str):
     go(tmp_path)
-    for wrong, said in (({"table": "scroes"}, "did you mean 'scores'?"), ({"column": "vlaue"}, "did you mean 'value'?"),
-                        ({"where": {"metrc": "mean"}}, "did you mean 'metric'?")):  # fmt: skip
-        criterion = {"step": "mean", "table": "scores", "above": 0} | wrong
-        assert said in fails(tmp_path, BASIC | {"criteria": [criterion]}, "count.n=50")
-        assert fake_steps.RAN == []
+    study = BASIC | {"criteria": [{"step": "mean", "table": "scores", "above": 0} | wrong]}
+    assert said in fails(tmp_path, study, "more.layer=9")
+    assert fake_steps.RAN == []
+    changed = go(tmp_path, study, "mean.add=1")  # a table that is made anew may have other columns: a warning
+    assert said in (tmp_path / "run.log").read_text()
+    assert changed.run["criteria"][0]["verdict"] == "undecided"
 
 
 # ---------------------------------------------------------------- around it
