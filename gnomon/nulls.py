@@ -7,11 +7,11 @@ Sources: permutation p = (1 + hits) / (1 + draws) (Phipson & Smyth 2010); whole-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special
 
 
 def permuted(
@@ -74,13 +74,15 @@ def quantile_strata(values: np.ndarray, bins: int = 5) -> np.ndarray:
 
 def auroc_columns(scores: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> np.ndarray:
     """AUROC of every column: scores `[n, m]` against labels `[n, m]` (or `[n]`) within folds -> `[m]`."""
+    from scipy.stats import rankdata  # slow to import, and few callers need it
+
     scores = np.asarray(scores, dtype=np.float64)
     labels = np.broadcast_to(np.asarray(labels).reshape(len(scores), -1), scores.shape).astype(np.float64)
     fold = np.zeros(len(scores), dtype=np.int64) if folds is None else np.unique(folds, return_inverse=True)[1]
     wins, pairs = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
     for k in range(fold.max(initial=-1) + 1):
         here = fold == k
-        ranks, y = stats.rankdata(scores[here], axis=0), labels[here]
+        ranks, y = rankdata(scores[here], axis=0), labels[here]
         n_pos = y.sum(axis=0)
         wins += (ranks * y).sum(axis=0) - n_pos * (n_pos + 1) / 2
         pairs += n_pos * (len(y) - n_pos)
@@ -153,7 +155,7 @@ def detectable_auroc(n_pos: int, n_neg: int, power: float = 0.8, alpha: float = 
     def short(area: float) -> float:
         return area - 0.5 - z_alpha * se0 - z_power * auroc_se(area, n_pos, n_neg)
 
-    return float(optimize.root_scalar(short, bracket=(0.5, 1.0)).root) if short(1.0) > 0 else float("nan")
+    return _root(short, 0.5, 1.0) if short(1.0) > 0 else float("nan")
 
 
 def detectable_difference(
@@ -180,4 +182,10 @@ def detectable_difference(
     largest = min(disagree, 1.0) if disagree is not None else 1.0 - base
     if largest <= 0 or short(largest) <= 0:
         return float("nan")
-    return float(optimize.root_scalar(short, bracket=(0.0, largest)).root)
+    return _root(short, 0.0, largest)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    from scipy.optimize import root_scalar
+
+    return float(root_scalar(function, bracket=(low, high)).root)

@@ -202,7 +202,8 @@ def _increment_rows(out: Rows, held: Held, combined: Combined, predictor: str, n
     ):
         found = out.interval(statistic)
         note = f"{found.note}; {note}" if found.note else note
-        out.add(name, kind, found, p=found.p_above_zero, note=note)
+        headline = bool(out.where.get("selected")) and kind != "partial"
+        out.add(name, kind, found, p=found.p_above_zero, note=note, selected=headline)
 
 
 def baseline_rows(held: Held, where: Mapping[str, Any], setting: Setting) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ def direction_controls(
     difficulty: np.ndarray | None = None,
     random_scores: np.ndarray | None = None,
     fit_scores: np.ndarray | None = None,
+    thresholds: Mapping[str, float] | None = None,
     split: str = "test",
     predictor: str = "given",
     where: Mapping[str, Any] | None = None,
@@ -51,6 +52,7 @@ def direction_controls(
         random_scores: `[n, R]`, activations times random directions (`Direction.random_controls`).
         fit_scores: `[n]` to be used for fit rows instead of `scores`: out-of-fold ones, where the direction was itself
             fitted on these rows. Without them such a direction's increment comes out too low.
+        thresholds: of `f1` and `accuracy`, fixed elsewhere; else learned here.
         where: constant columns (generation, target, site, position, selected).
 
     The direction is not refitted, so its shuffled null shuffles the labels of the held-out rows.
@@ -62,8 +64,8 @@ def direction_controls(
     used = np.where(fit, s_fit, scores)
     held = Held(y[held_out], groups[held_out], np.asarray(scores, np.float64)[held_out], np.zeros(held_out.sum(), int))
     metric = metric_of(y)
-    if metric.name == "auroc" and early.any():
-        cuts = {m: best_threshold(used[early], y[early], m) for m in ("f1", "accuracy")}
+    if metric.name == "auroc" and (thresholds or early.any()):
+        cuts = thresholds or {m: best_threshold(used[early], y[early], m) for m in ("f1", "accuracy")}
         held = replace(held, predicted={m: held.scores > c for m, c in cuts.items()})
     if baselines is not None:
         folds = grouped_folds(groups[fit], 5, setting.seed)

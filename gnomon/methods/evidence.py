@@ -132,10 +132,12 @@ def verdict(scores: pd.DataFrame, smallest: float = 0.02) -> str:
     pass: both the increment's and the partial correlation's intervals lie above 0. fail: the increment's interval lies
     below `smallest`. Else undecided, as where a class is too thin for an interval.
     """
-    rows = scores.loc[scores["selected"].astype(bool) & (scores["predictor"] == "increment"), :]
-    ends = {str(r["metric"]): (float(r["ci_low"]), float(r["ci_high"])) for r in rows.to_dict("records")}
-    partial = ends.pop("partial", (np.nan, np.nan))
-    low, high = next(iter(ends.values()), (np.nan, np.nan))
-    if low > 0 and partial[0] > 0:
+    gain = scores.loc[scores["selected"].astype(bool) & (scores["predictor"] == "increment"), :]
+    if len(gain) != 1:
+        return "undecided"
+    low, high, split = (gain.iloc[0][c] for c in ("ci_low", "ci_high", "split"))
+    rest = scores.loc[(scores["predictor"] == "increment") & (scores["metric"] == "partial"), :]
+    rest = rest.loc[(rest["split"] == split) & (rest["generation"] == gain.iloc[0]["generation"]), :]
+    if low > 0 and len(rest) == 1 and rest.iloc[0]["ci_low"] > 0:
         return "pass"
     return "fail" if high < smallest else "undecided"
