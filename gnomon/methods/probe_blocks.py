@@ -176,8 +176,8 @@ def _transfer(scores: pd.DataFrame, known: pd.DataFrame, main: dict[str, Any] | 
             }
             more = " The baselines there come to {base}; the increment over them is {gain}."
         text = (
-            f"Frozen and carried over to {{name}}, the {kinds[0]} probe comes to {{value}} on {{n}} test rows; shuffled "
-            f"labels come to {{null}} (p = {{p}}). {{left}} rows whose prompts it had seen were left out.{more}"
+            f"Frozen and carried over to {{name}}, the {kinds[0]} probe comes to {{value}} ({{n}} test rows); "
+            f"shuffled labels come to {{null}} (p = {{p}}). {{left}} rows whose prompts it knew were left out.{more}"
         )
         out.append(Text(text, refs, "headline" if main is not None else "text"))
         out.append(Table("scores", f"Transfer to {name}", COLUMNS, {"generation": name}, limit=40, labels=LABELS))
