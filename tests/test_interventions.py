@@ -177,9 +177,8 @@ def test_orthogonalising_every_writer_equals_orthogonalising_the_weights():
     """Llama writes with o_proj and down_proj (bias included): W(I - uu') gives the logits that the edits give."""
     import copy
 
-    from tests.tiny import tiny_folder
-
     from gnomon.models.sources import load_model
+    from tests.tiny import tiny_folder
 
     model = tiny_model("llama")
     prompts = tiny_prompts(model, 3)

@@ -281,7 +281,9 @@ def test_texts_to_score():
     assert (right.tokens, right.keep) == ((1, 2, 3, 4, 5, 6, 7), 0)  # its own words, an alias of the target
     (unsaid,) = task_items(pd.DataFrame([row | {"answer": None, "answer_token": None}]), JOINED, encode, decode)
     assert (unsaid.tokens, unsaid.score_from) == ((1, 2, 9), 2)
-    (line,) = task_items(pd.DataFrame([row | {"token_ids": [1, 10], "answer": None, "target": "is"}]), JOINED, encode, decode)
+    (line,) = task_items(
+        pd.DataFrame([row | {"token_ids": [1, 10], "answer": None, "target": "is"}]), JOINED, encode, decode
+    )
     assert line.tokens == (1, 10, 7)  # no space after a line break
     both = task_items(
         pd.DataFrame([row | {"choices": ["Rome", "Paris"], "scores": [0.1, 0.2]}]), JOINED, encode, decode

@@ -111,7 +111,7 @@ class Arms:
         return out
 
     def damaging(self, tested: Sequence[Arm]) -> list[Arm]:
-        """Those of the tested arms whose off-target damage is measured: the direction's own and a few of each control."""
+        """Those of the tested arms whose off-target damage is measured: the direction's own, a few of each control."""
         seen: dict[tuple[str, str], int] = {}
         out = []
         for arm in tested:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from gnomon.causal.pick import pick
+from gnomon.errors import UserError
 from gnomon.methods.effects import Outcomes
 
 
@@ -31,9 +33,12 @@ def task_outcomes(
             grid(table, "greedy", units, conditions).astype(bool),
             grid(table, "first", units, conditions).astype(np.int64),
         )
-    scored = table.assign(mean=table["logprob"] / table["tokens"], right=table["choice"] == table["unit"].map(targets))
+    wanted = np.array([targets[int(unit)] for unit in table["unit"]])
+    scored = table.assign(
+        mean=table["logprob"] / table["tokens"], right=np.asarray(table["choice"], dtype=np.int64) == wanted
+    )
     best = scored.loc[scored.groupby(["unit", "condition"])["mean"].idxmax()]
-    right = scored[scored["right"]]
+    right = pick(scored, right=True)
     return Outcomes(
         grid(right, "logprob", units, conditions).astype(np.float64),
         grid(best, "right", units, conditions).astype(bool),
@@ -54,6 +59,8 @@ def right_choices(table: pd.DataFrame) -> dict[int, int]:
         table["row"], table["choices"], table["scores"], table["target"], strict=True
     ):
         names = [str(c) for c in choices] if choices is not None else []
-        if names and scores is not None and len(scores) and str(target) in names:
+        if names and scores is not None and len(scores):
+            if str(target) not in names:
+                raise UserError(f"row {row} has the target {target!r}", f"one of its choices: {', '.join(names)}")
             out[int(row)] = names.index(str(target))
     return out

@@ -8,7 +8,7 @@ choices, each choice is scored and the best one, by mean log-probability per tok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,17 +87,18 @@ def _space(last: str) -> str:
 
 
 def _before_answer(
-    ids: list[int], prompt_len: int, row: dict[str, Any], decode: Decode
+    ids: list[int], prompt_len: int, row: Mapping[Any, Any], decode: Decode
 ) -> tuple[list[int], str | None]:
     """Response tokens before the parsed answer's first one, and the white space that the answer begins with.
 
     ([], None) where no answer was parsed or its text is not in the response as it stands.
     """
-    answer, last = row.get("answer"), row.get("answer_token")
-    if not isinstance(answer, str) or not answer or pd.isna(last) or not prompt_len <= int(last) < len(ids):  # pyright: ignore[reportArgumentType]
+    answer, token = row.get("answer"), row.get("answer_token")
+    last = -1 if token is None or token != token else int(token)
+    if not isinstance(answer, str) or not answer or not prompt_len <= last < len(ids):
         return [], None
-    wanted, end = answer.casefold(), int(last) + 1
-    for start in range(int(last), prompt_len - 1, -1):
+    wanted, end = answer.casefold(), last + 1
+    for start in range(last, prompt_len - 1, -1):
         text = decode(ids[start:end])
         if wanted in text.casefold():
             at = text.casefold().index(wanted)
@@ -129,16 +130,21 @@ def pair_items(pairs: Sequence[tuple[str, str]], where: Any, tokenize: Encode, e
 
 
 def batched(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Batches of similar length; texts of which no token is kept do not mix with others. A rule of the data only."""
-    order = sorted(items, key=lambda i: (i.keep == 0, i.keep, len(i.tokens), i.unit, i.choice))
+    """Batches of tails of similar length (that is what is run again and again); texts of which no token is kept do not
+    mix with others. A rule of the data only."""
     out: list[list[Item]] = []
-    for item in order:
+    for item in in_order(items):
         fits = out and len(out[-1]) < size and (out[-1][-1].keep == 0) == (item.keep == 0)
         if fits:
             out[-1].append(item)
         else:
             out.append([item])
     return out
+
+
+def in_order(items: Sequence[Item]) -> list[Item]:
+    """Sorted by tail, then by kept tokens."""
+    return sorted(items, key=lambda i: (i.keep == 0, len(i.tokens) - i.keep, i.keep, i.unit, i.choice))
 
 
 def spread(table: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -151,5 +157,5 @@ def spread(table: pd.DataFrame, n: int) -> pd.DataFrame:
 
 def scored_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Rows that can be scored: one a question (the coolest, first sample), graded right or wrong."""
-    table = table[table["label"].notna()].sort_values(["example_index", "temperature", "sample", "row"])
-    return table.drop_duplicates("example_id", keep="first")
+    graded = table.loc[np.asarray(table["label"].notna())]
+    return graded.sort_values(["example_index", "temperature", "sample", "row"]).drop_duplicates("example_id")

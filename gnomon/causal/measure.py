@@ -108,9 +108,8 @@ def activations(
         found = inputs.activations(site, position)
     except UserError:
         return _captured_now(ctx, table, site, position, batch_size)
-    here = table["row"].isin(np.asarray(found.rows)).to_numpy()
-    rows = table["row"].to_numpy()[here]
-    return found.at(rows), here
+    here = np.isin(np.asarray(table["row"]), np.asarray(found.rows))
+    return found.at(np.asarray(table["row"])[here]), here
 
 
 def _captured_now(
@@ -120,12 +119,11 @@ def _captured_now(
     ends = token_of(table, position)
     here = ends >= 0
     values = np.zeros((int(here.sum()), model.site_shape(site)), dtype=np.float32)
-    part = table[here].assign(_end=ends[here], _slot=np.arange(int(here.sum()))).sort_values("_end")
+    part = table.loc[here].assign(_end=ends[here], _slot=np.arange(int(here.sum()))).sort_values("_end")
     with ctx.progress(f"capture {site}@{position}", len(part)) as advance:
         for batch in _batches(part, batch_size):
-            texts = [
-                [int(i) for i in ids][: int(end) + 1] for ids, end in zip(batch["token_ids"], batch["_end"], strict=True)
-            ]
+            pairs = zip(batch["token_ids"], batch["_end"], strict=True)
+            texts = [[int(i) for i in ids][: int(end) + 1] for ids, end in pairs]
             x = model.forward(texts, read=[site]).acts[site]
             values[batch["_slot"].to_numpy()] = np.stack(
                 [x[i, len(text) - 1].float().cpu().numpy() for i, text in enumerate(texts)]
@@ -147,5 +145,5 @@ def token_of(table: pd.DataFrame, position: str) -> np.ndarray:
 
 def _batches(table: pd.DataFrame, size: int) -> list[pd.DataFrame]:
     """Batches of similar length."""
-    order = table["token_ids"].map(len).sort_values(kind="stable").index
-    return [table.loc[order[a : a + size]] for a in range(0, len(order), size)]
+    order = np.argsort([len(ids) for ids in table["token_ids"]], kind="stable")
+    return [table.iloc[order[a : a + size]] for a in range(0, len(order), size)]

@@ -39,7 +39,7 @@ class CausalOptions(Step):
     """Where a direction is ablated: at its own site, or in the residual stream at every layer."""
     ablate_to: Literal["mean", "zero"] = "mean"
     """What the component along the direction becomes: its mean over fit tokens (only what varies is removed), or 0."""
-    coefficients: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
+    coefficients: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     """Sizes of the push that are swept on tune, both signs each, in units of the median norm of unmasked fit tokens at
     the site; the chosen one is reported on test."""
     max_damage: float = Field(default=0.1, ge=0)
@@ -47,7 +47,7 @@ class CausalOptions(Step):
     random_controls: int = Field(default=19, ge=19, le=999)
     """Random directions of the same length that are steered the same way on test."""
     shuffled_controls: int = Field(default=19, ge=19, le=999)
-    """Differences of means under shuffled labels: the controls of the ablation, and a second control of the steering."""
+    """Differences of means under shuffled labels: the controls of the ablation, and a second kind for the steering."""
     isotropic_controls: int = Field(default=5, ge=0)
     """Random directions that are ablated too; shown beside the shuffled ones, and no part of any p."""
     sweep_controls: int = Field(default=3, ge=1)
@@ -59,9 +59,9 @@ class CausalOptions(Step):
     chosen edit also writes whole answers, which are graded (the controls stay with logprob); both."""
     tune_rows: int = Field(default=48, ge=2)
     """Rows of tune that are used at most, evenly spaced."""
-    max_rows: int = Field(default=120, ge=2)
+    max_rows: int = Field(default=100, ge=2)
     """Rows of test that are used at most, evenly spaced; the same for the direction and all controls."""
-    generate_rows: int = Field(default=48, ge=1)
+    generate_rows: int = Field(default=40, ge=1)
     """Rows of test on which whole answers are generated at most."""
     neutral_texts: int = Field(default=10, ge=2, le=40)
     """Neutral paragraphs whose loss measures off-target damage."""

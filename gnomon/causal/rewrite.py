@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gnomon.causal.arms import Arm
+from gnomon.causal.pick import has, pick, records
 from gnomon.causal.worker import Condition
 from gnomon.interventions.base import per_row
 from gnomon.step import Context, ModelSpec
@@ -58,11 +59,11 @@ class Rewriter:
         """Load the model and build the task."""
         self.model, self.task = self.spec.load(), make_task(self.option)
 
-    def __call__(self, job: tuple[int, Rewriting]) -> None:
+    def __call__(self, shard: tuple[int, Rewriting]) -> None:
         """Write and grade one shard: table `rewritten`."""
         from gnomon.models.sampling import noise
 
-        index, part = job
+        index, part = shard
         rows, k = part.rows, len(part.conditions)
         which = np.repeat(np.arange(k), len(rows))
         names = [(str(r["example_id"]), int(r["sample"]), int(r["round"])) for r in rows] * k
@@ -80,16 +81,16 @@ class Rewriter:
                 "condition": part.conditions[condition].name, "row": int(row["row"]), "text": response.text,
                 "answer": grade.answer, "label": grade.label, "reason": grade.reason,
             })  # fmt: skip
-        shard = Writer.attach(self.path).shard(index)
-        shard.table("rewritten", pa.Table.from_pylist(lines, schema=SCHEMA))
-        shard.finish()
+        files = Writer.attach(self.path).shard(index)
+        files.table("rewritten", pa.Table.from_pylist(lines, schema=SCHEMA))
+        files.finish()
 
 
 def writes_text(source: Artifact, table: pd.DataFrame) -> bool:
     """False where there is no single answer to write again: rows scored by choices, played in rounds, or appended from
     several generations."""
     known = source.options.get("task") is not None and not source.options.get("append")
-    return known and not (table["finish"] == "choice").any() and not (table["round"] > 0).any()
+    return known and not has(table, finish="choice") and not np.any(np.asarray(table["round"]) > 0)
 
 
 def rewriter(source: Artifact, ctx: Context, path: str) -> Rewriter:
@@ -105,10 +106,10 @@ def rewriter(source: Artifact, ctx: Context, path: str) -> Rewriter:
 
 def example_of(row: dict[str, Any]) -> Example:
     """The example behind a generation row, as far as grading needs it."""
-    difficulty = row.get("difficulty")
+    difficulty = float("nan") if row["difficulty"] is None else float(row["difficulty"])
     return Example(
         str(row["example_id"]), str(row["prompt"]), str(row["target"]), tuple(map(str, row["choices"])),
-        str(row["group"]), str(row["split"]), None if pd.isna(difficulty) else float(difficulty),
+        str(row["group"]), str(row["split"]), None if difficulty != difficulty else difficulty,
         json.loads(row["meta"] or "{}"),
     )  # fmt: skip
 
@@ -117,7 +118,7 @@ def rewritings(table: pd.DataFrame, arms: Sequence[Arm], batch_size: int) -> lis
     """Shards of rows of similar prompt length under all arms, at most `ROWS` sequences together."""
     columns = ["row", "token_ids", "prompt_len", "example_id", "sample", "round", "temperature", "seed", "prompt",
                "target", "choices", "group", "split", "difficulty", "meta"]  # fmt: skip
-    ordered = table.sort_values(["prompt_len", "row"])[columns].to_dict("records")
+    ordered = records(table.sort_values(["prompt_len", "row"]), columns)
     out = []
     for a in range(0, len(ordered), batch_size):
         rows = tuple(ordered[a : a + batch_size])
@@ -129,12 +130,12 @@ def rewritings(table: pd.DataFrame, arms: Sequence[Arm], batch_size: int) -> lis
 
 def before_and_after(table: pd.DataFrame, rewritten: pd.DataFrame, arms: Sequence[Arm]) -> pd.DataFrame:
     """The rows of `table` beside what each arm wrote: schema `EXAMPLES`, changed answers first."""
-    old = table.set_index("row")
+    old = {r["row"]: r for r in records(table)}
     lines = []
     by_name = {arm.name: arm for arm in arms}
-    for r in rewritten[rewritten["condition"].isin(by_name)].to_dict("records"):
-        was, arm = old.loc[r["row"]], by_name[r["condition"]]
-        before, after = bool(was["label"]), None if pd.isna(r["label"]) else bool(r["label"])
+    for r in records(pick(rewritten, condition=list(by_name))):
+        was, arm = old[r["row"]], by_name[r["condition"]]
+        before, after = bool(was["label"]), bool(r["label"]) if isinstance(r["label"], bool | np.bool_) else None
         same = _text(was["answer"]) == _text(r["answer"])
         change = (
             "unparsed" if after is None
@@ -150,8 +151,8 @@ def before_and_after(table: pd.DataFrame, rewritten: pd.DataFrame, arms: Sequenc
         })  # fmt: skip
     out = pd.DataFrame(lines, columns=EXAMPLES.names)
     rank = {"corrected": 0, "corrupted": 1, "other answer": 2, "unparsed": 3, "same answer": 4}
-    order = out.assign(_rank=out["change"].map(rank)).sort_values(["_rank", "row"], kind="stable").index
-    return out.loc[order].reset_index(drop=True)
+    out["_rank"] = [rank[change] for change in out["change"]]
+    return out.sort_values(["_rank", "row"], kind="stable", ignore_index=True).loc[:, EXAMPLES.names]
 
 
 def _text(value: Any) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text, Tokens
+from gnomon.causal.pick import has, pick, records
 from gnomon.causal.tables import overall
 from gnomon.store import Artifact
 
@@ -14,13 +16,13 @@ CLAIMS = {
     "ablate": "removing it",
 }
 OPENING = {
-    ("steer", "supported"): "Steering along {direction} moves the right answer beyond every control.",
-    ("steer", "not supported"): "Steering along {direction} does no more than directions that know nothing of the labels.",
+    ("steer", "supported"): "Steering along {direction} {moves} the right answer's probability beyond every control.",
+    ("steer", "not supported"): "Steering along {direction} does no more than directions blind to the labels do.",
     ("steer", "undecided"): "Whether steering along {direction} does more than its controls is undecided.",
-    ("steer_flip", "supported"): "With the sign flipped, it moves the answer beyond every control too.",
+    ("steer_flip", "supported"): "With the sign flipped, it {moves} it beyond every control.",
     ("steer_flip", "not supported"): "With the sign flipped, it does no more than its controls.",
     ("steer_flip", "undecided"): "With the sign flipped, it is undecided.",
-    ("ablate", "supported"): "Ablating {direction} changes the right answer beyond what shuffled-label directions do.",
+    ("ablate", "supported"): "Ablating {direction} {moves} the right answer's probability beyond every control.",
     ("ablate", "not supported"): "Ablating {direction} does no more than ablating a shuffled-label direction.",
     ("ablate", "undecided"): "Whether ablating {direction} does more than ablating shuffled-label ones is undecided.",
 }
@@ -36,20 +38,20 @@ RULE = (
 def trial_blocks(artifact: Artifact) -> list[Block]:
     """Headlines, dose and response, the test beside its controls, damage, examples, limits."""
     verdicts, effects = artifact.table("verdicts"), artifact.table("effects")
-    facts = artifact.table("facts").set_index("fact")
+    facts = set(artifact.table("facts")["fact"])
     blocks: list[Block] = [_setting()]
     for claim in ("steer", "steer_flip", "ablate"):
-        if (verdicts["claim"] == claim).any():
+        if has(verdicts, claim=claim):
             blocks.append(_headline(verdicts, claim))
             blocks += _accuracy(effects, claim)
     blocks.append(Text(RULE, kind="method"))
-    if (verdicts["kind"] == "steer").any():
+    if has(verdicts, kind="steer"):
         blocks += _doses(artifact.table("sweep"))
     for kind in ("steer", "ablate"):
-        if (verdicts["kind"] == kind).any():
+        if has(verdicts, kind=kind):
             blocks.append(_beside(kind))
     blocks += _damage(effects)
-    if f"energy_removed by {_OWN}" in facts.index:
+    if f"energy_removed by {_OWN}" in facts:
         blocks.append(_energy(facts))
     blocks.append(Table(
         "verdicts", "Every comparison on test", sort="claim",
@@ -88,8 +90,9 @@ def _setting() -> Text:
 
 def _headline(verdicts: pd.DataFrame, claim: str) -> Text:
     refs: dict[str, Ref] = {"direction": _fact("direction", "text", "")}
-    words = [OPENING[claim, overall(verdicts, claim)]]
-    here = verdicts[(verdicts["claim"] == claim) & (verdicts["metric"] == METRIC)]
+    here = pick(verdicts, claim=claim, metric=METRIC)
+    moves = "raises" if float(np.mean(here["excess"])) > 0 else "lowers"
+    words = [OPENING[claim, overall(verdicts, claim)].replace("{moves}", moves)]
     for i, control in enumerate(here["control"]):
         where = {"claim": claim, "metric": METRIC, "control": control}
         names = {c: f"{c}_{i}" for c in ("value", "mean", "low", "high", "p", "k", "n", "coefficient")}
@@ -126,16 +129,14 @@ def _accuracy(effects: pd.DataFrame, claim: str) -> list[Block]:
     out: list[Block] = []
     for score in ("logprob", "generate"):
         where = {"kind": kind, "control": control, "split": "test", "score": score}
-        here = effects
-        for column, value in where.items():
-            here = here[here[column] == value]
+        here = pick(effects, **where)
         if not {"corrected_rate", "corrupted_rate", "net_accuracy"} <= set(here["metric"]):
             continue
         how = "Greedy decoding of the right answer, scored without writing" if score == "logprob" else "Whole answers"
         refs = {m: Ref("effects", where | {"metric": m}, "value", ".1%", ci=True) for m in
                 ("corrected_rate", "corrupted_rate", "net_accuracy")}  # fmt: skip
         refs["n"] = Ref("effects", where | {"metric": "net_accuracy"}, "n", "d")
-        undefined = here.set_index("metric")["value"].isna()
+        undefined = {r["metric"]: r["value"] != r["value"] for r in records(here, ("metric", "value"))}
         parts = [
             "" if undefined["corrected_rate"] else "{corrected_rate} of the wrong ones became right",
             "" if undefined["corrupted_rate"] else "{corrupted_rate} of the right ones became wrong",
@@ -155,7 +156,7 @@ def _doses(sweep: pd.DataFrame) -> list[Block]:
             "of the random directions runs from the lowest to the highest of them, mirrored to both signs.", **shared,
         )
     ]  # fmt: skip
-    if (sweep["metric"] == "neutral_loss_change").any():
+    if has(sweep, metric="neutral_loss_change"):
         out.append(Figure(
             "line", "sweep", title="Off-target damage by dose: loss on neutral text",
             where={"metric": "neutral_loss_change"}, reference=0.0, reference_label="no change",
@@ -178,12 +179,11 @@ def _damage(effects: pd.DataFrame) -> list[Block]:
     out: list[Block] = []
     for kind, act in (("steer", "Steering"), ("ablate", "Ablation")):
         where = {"kind": kind, "control": "", "split": "test"}
-        here = effects[(effects["kind"] == kind) & (effects["control"] == "") & (effects["split"] == "test")]
-        if "neutral_loss_change" not in set(here["metric"]):
+        if not has(effects, **where, metric="neutral_loss_change"):
             continue
         out.append(Text(
-            act + " changed the loss on {texts} neutral texts by {loss} nats a token, and accuracy on {items} unrelated "
-            "facts by {facts}.",
+            act + " changed the loss on {texts} neutral texts by {loss} nats a token, and accuracy on {items} "
+            "unrelated facts by {facts}.",
             {"loss": Ref("effects", where | {"metric": "neutral_loss_change"}, "value", "+.3f", ci=True),
              "texts": Ref("effects", where | {"metric": "neutral_loss_change"}, "n", "d"),
              "facts": Ref("effects", where | {"metric": "unrelated_accuracy_change"}, "value", "+.1%", ci=True),
@@ -199,11 +199,11 @@ def _damage(effects: pd.DataFrame) -> list[Block]:
     return out
 
 
-def _energy(facts: pd.DataFrame) -> Text:
+def _energy(facts: set[str]) -> Text:
     words, refs = ["The ablation took {own} of the squared norm of the tokens it edited"], {}
     refs["own"] = _fact(f"energy_removed by {_OWN}", spec=".2%")
     for name, series in (("shuffled", "shuffled-label directions"), ("isotropic", "isotropic directions")):
-        if f"energy_removed by {series}" in facts.index:
+        if f"energy_removed by {series}" in facts:
             refs[name] = _fact(f"energy_removed by {series}", spec=".2%")
             words.append(f"{series} took {{{name}}}")
     return Text("; ".join(words) + " on average (fit tokens, massive ones left out).", refs, "control")
@@ -220,7 +220,7 @@ def _generated(effects: pd.DataFrame, examples: pd.DataFrame) -> list[Block]:
         )
     ]  # fmt: skip
     for kind, act in (("steer", "steering"), ("ablate", "ablation")):
-        if ((examples["kind"] == kind) & (examples["control"] == "")).any():
+        if has(examples, kind=kind, control=""):
             out.append(Tokens(
                 "examples", f"Before and after {act}", where={"kind": kind, "control": ""},
                 extra=("before", "answer_before", "label_before", "change"), limit=6,
@@ -235,8 +235,8 @@ def _limits(effects: pd.DataFrame) -> list[Block]:
         "An edit that moves answers shows that the direction can be used, not that the model uses it; an ablation "
         "without effect may leave copies of the information elsewhere.",
     ]
-    if not (effects["score"] == "generate").any():
+    if not has(effects, score="generate"):
         lines.append("No whole answers were generated under the edits.")
-    elif not ((effects["score"] == "generate") & (effects["control"] == "random")).any():
-        lines.append("Whole answers were generated for the direction only; its controls were scored by log-probability.")
+    elif not has(effects, score="generate", control="random"):
+        lines.append("Whole answers were generated for the direction alone; its controls were scored without writing.")
     return [Text(line, kind="limit") for line in lines]

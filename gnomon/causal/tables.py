@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gnomon.causal.arms import Arm
+from gnomon.causal.pick import pick, records
 from gnomon.methods.effects import Comparison, Outcomes, compare, effects, ratio
 from gnomon.nulls import benjamini_hochberg
 
@@ -116,15 +117,15 @@ def verdict_rows(found: Sequence[tuple[str, str, str, float, Comparison]]) -> pd
         for claim, control, metric, coefficient, c in found
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=VERDICTS.names)
-    for metric in table["metric"].unique():
-        here = table["metric"] == metric
-        table.loc[here, "q"] = benjamini_hochberg(table.loc[here, "p"].to_numpy())
+    for metric in sorted(set(table["metric"])):
+        here = pick(table, metric=metric)
+        table.loc[here.index, "q"] = benjamini_hochberg(np.asarray(here["p"]))
     return table
 
 
 def overall(table: pd.DataFrame, claim: str) -> str:
     """One word for a claim on the target's log-probability: supported only beside every control it has."""
-    words = table[(table["claim"] == claim) & (table["metric"] == "target_logprob_change")]["verdict"].tolist()
+    words = pick(table, claim=claim, metric="target_logprob_change")["verdict"].tolist()
     if words and all(word == "supported" for word in words):
         return "supported"
     return "not supported" if "not supported" in words else "undecided"
@@ -133,22 +134,22 @@ def overall(table: pd.DataFrame, claim: str) -> str:
 def sweep_rows(effect_table: pd.DataFrame) -> pd.DataFrame:
     """Dose and response on tune: the direction with its interval; random directions as their mean, with the smallest
     and the largest as ends. An isotropic direction has no sign, so its sizes serve both sides."""
-    tune = effect_table[(effect_table["split"] == "tune") & (effect_table["kind"] == "steer")]
+    tune = pick(effect_table, split="tune", kind="steer")
     rows: list[dict[str, Any]] = []
-    for (metric, coefficient), part in tune.groupby(["metric", "coefficient"], sort=True):
-        own = part[part["control"] == ""]
+    for metric, coefficient in sorted(set(zip(tune["metric"], tune["coefficient"], strict=True))):
+        part = pick(tune, metric=metric, coefficient=coefficient)
         rows += [
             {"series": "direction", "metric": metric, "coefficient": coefficient, "value": r["value"],
              "ci_low": r["ci_low"], "ci_high": r["ci_high"], "n": r["n"], "chosen": r["chosen"]}
-            for r in own.to_dict("records")
+            for r in records(pick(part, control=""))
         ]  # fmt: skip
-        band = part[part["control"] == "random"]
+        band = pick(part, control="random")
         if len(band):
             for sign in (1, -1):
                 rows.append({
                     "series": f"{len(band)} random directions: mean, lowest, highest", "metric": metric,
                     "coefficient": sign * coefficient, "value": band["value"].mean(), "ci_low": band["value"].min(),
-                    "ci_high": band["value"].max(), "n": band["n"].iloc[0], "chosen": False,
+                    "ci_high": band["value"].max(), "n": band["n"].max(), "chosen": False,
                 })  # fmt: skip
     metrics = {r["metric"] for r in rows}
     zero = {"target_logprob_change", "net_accuracy", "neutral_loss_change", "answer_changed"} & metrics
@@ -163,33 +164,36 @@ def sweep_rows(effect_table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_p(effect_table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Put p and q beside the direction's own effects on test (of two kinds of control, the larger p), mark the chosen."""
-    test = (effect_table["split"] == "test") & (effect_table["score"] == "logprob")
-    for (claim, kind, metric), part in verdicts.groupby(["claim", "kind", "metric"]):
-        flip = "sign_flip" if str(claim).endswith("_flip") else ""
-        here = (effect_table["kind"] == kind) & (effect_table["control"] == flip) & (effect_table["metric"] == metric)
-        worst = part.loc[part["p"].idxmax()]
-        effect_table.loc[test & here, ["p", "q"]] = [worst["p"], worst["q"]]
-    effect_table.loc[(effect_table["split"] == "test") & (effect_table["control"] == ""), "chosen"] = True
+    """Put p and q beside the direction's own effects on test (the larger p of two controls), and mark the chosen."""
+    ordered = verdicts.sort_values("p")  # the larger p is written last
+    for v in records(ordered):
+        flip = "sign_flip" if v["claim"].endswith("_flip") else ""
+        here = pick(effect_table, split="test", score="logprob", kind=v["kind"], control=flip, metric=v["metric"]).index
+        effect_table.loc[here, "p"] = v["p"]
+        effect_table.loc[here, "q"] = v["q"]
+    effect_table.loc[pick(effect_table, split="test", control="").index, "chosen"] = True
     return effect_table
 
 
 def tested_rows(effect_table: pd.DataFrame) -> pd.DataFrame:
     """What was run on test, one row an arm and metric, under names for reading."""
-    rows = effect_table[(effect_table["split"] == "test") & (effect_table["score"] == "logprob")]
-    named = rows.assign(series=rows["control"].map(SERIES))
-    order = named["control"].map({name: i for i, name in enumerate(SERIES)})
-    named = named.assign(_order=order).sort_values(["kind", "metric", "_order"], kind="stable")
-    return named[TESTED.names].reset_index(drop=True)
+    rows = pick(effect_table, split="test", score="logprob")
+    named = rows.assign(
+        series=[SERIES[c] for c in rows["control"]], _order=[list(SERIES).index(c) for c in rows["control"]]
+    )
+    ordered = named.sort_values(["kind", "metric", "_order"], kind="stable", ignore_index=True)
+    return ordered.loc[:, TESTED.names]
 
 
 def facts(known: dict[str, Any], effect_table: pd.DataFrame) -> pd.DataFrame:
-    """Settings and base rates, one a row, for the report to point at; beside them how much each kind of ablation took."""
-    rows = [
-        {"fact": k, "value": None if isinstance(v, str) or v is None else float(v), "text": v if isinstance(v, str) else ""}
+    """Settings and base rates, one a row, for the report to point at, and how much each kind of ablation took."""
+    rows: list[dict[str, Any]] = [
+        {"fact": k, "value": None, "text": v} if isinstance(v, str)
+        else {"fact": k, "value": None if v is None else float(v), "text": ""}
         for k, v in known.items()
     ]  # fmt: skip
-    fit = effect_table[effect_table["split"] == "fit"]
-    for (metric, control), part in fit.groupby(["metric", "control"]):
-        rows.append({"fact": f"{metric} by {SERIES[str(control)]}", "value": float(part["value"].mean()), "text": ""})
+    fit = pick(effect_table, split="fit")
+    for metric, control in sorted(set(zip(fit["metric"], fit["control"], strict=True))):
+        mean = float(np.mean(pick(fit, metric=metric, control=control)["value"]))
+        rows.append({"fact": f"{metric} by {SERIES[control]}", "value": mean, "text": ""})
     return pd.DataFrame(rows, columns=FACTS.names)

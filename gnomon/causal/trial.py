@@ -1,8 +1,10 @@
 """The trial: a direction is steered and ablated beside its controls, tuned on tune, reported on test.
 
-    1. fit: unit (median norm), means, shuffled-label directions          4. test: the chosen coefficient, its flip, the
-    2. tune: both signs of every coefficient, some random directions         ablation, and every control, on the same rows
-    3. one coefficient is chosen by `effects.choose_coefficient`          5. neutral text, unrelated facts, whole answers
+    1. fit: unit (median norm), means, shuffled-label directions
+    2. tune: both signs of every coefficient, and some random directions
+    3. one coefficient is chosen by `effects.choose_coefficient`
+    4. test: the chosen coefficient, its flip, the ablation, and every control, all on the same rows
+    5. neutral text, unrelated facts, whole answers
 
 Every stage is sharded with markers, so a killed trial resumes; what it decides in between is a function of the shards.
 """
@@ -22,6 +24,7 @@ from gnomon.causal.collect import grid, losses, right_choices, task_outcomes
 from gnomon.causal.items import Item, pair_items, scored_rows, spread, task_items, text_items
 from gnomon.causal.measure import activations, measure
 from gnomon.causal.options import CausalOptions
+from gnomon.causal.pick import pick
 from gnomon.causal.rewrite import EXAMPLES, before_and_after, rewriter, rewritings, writes_text
 from gnomon.causal.worker import CLEAN, Block, blocks_of, outcomes, score
 from gnomon.errors import UserError
@@ -106,14 +109,13 @@ class Trial:
 
     def _unrelated(self) -> list[Item]:
         model = self.ctx.model()
-        numeric = self.tune["target"].map(lambda t: any(c.isdigit() for c in str(t))).mean() > 0.5
-        pairs = unrelated_items(self.options.unrelated_items, numbers=not numeric)
+        numeric = np.mean([any(c.isdigit() for c in str(t)) for t in self.tune["target"]]) > 0.5
+        pairs = unrelated_items(self.options.unrelated_items, numbers=not bool(numeric))
         return pair_items(pairs, self.options.where, model.tokenize, model.encode_text)
 
     def _found(self, name: str, table: pd.DataFrame, arms: Sequence[Arm]) -> tuple[Outcomes, Outcomes]:
         """Outcomes of task rows: without an edit, and under each arm."""
-        scored = outcomes(self.out)
-        scored = scored[scored["set"] == name]
+        scored = pick(outcomes(self.out), set=name)
         names = [CLEAN.name, *(arm.name for arm in arms)]
         every = task_outcomes(scored, table["row"].tolist(), names, right_choices(table))
         part = slice(1, None)
@@ -160,9 +162,8 @@ class Trial:
 
     def _damage(self, name: str, arms: Sequence[Arm]) -> np.ndarray:
         """Loss change on neutral text, nats a token, `[texts, arms]`."""
-        scored = outcomes(self.out)
-        scored = scored[scored["set"] == name]
-        units = sorted(scored["unit"].unique())
+        scored = pick(outcomes(self.out), set=name)
+        units = sorted(set(scored["unit"]))
         loss = losses(scored, units, [CLEAN.name, *(arm.name for arm in arms)])
         return loss[:, 1:] - loss[:, :1]
 
@@ -238,8 +239,9 @@ class Trial:
         units, names = table["row"].tolist(), [arm.name for arm in arms]
         lines = examples.rename(columns={"row": "unit"})
         lines = lines.assign(
-            right=lines["label"].map(lambda v: bool(v) if pd.notna(v) else False), unparsed=lines["label"].isna(),
-            moved=lines["change"] != "same answer",
+            right=[v is not None and v == v and bool(v) for v in lines["label"]],
+            unparsed=[v is None or v != v for v in lines["label"]],
+            moved=[change != "same answer" for change in lines["change"]],
         )  # fmt: skip
         right = grid(lines, "right", units, names).astype(bool)
         moved = grid(lines, "moved", units, names).astype(np.int64)
@@ -276,7 +278,7 @@ class Trial:
             "position": self.position, "where": where, "ablated at": self.options.sites,
             "ablated to": self.options.ablate_to, "coefficient": coefficient, "unit": scale.unit,
             "masked tokens": scale.masked, "fit tokens": scale.tokens, "tune rows": len(self.tune),
-            "test rows": len(self.test), "test groups": int(self.test["group"].nunique()),
+            "test rows": len(self.test), "test groups": len(set(self.test["group"])),
             "test accuracy without edits": float(base.right.mean()),
             "right answer's log-probability without edits": float(base.logprob.mean()),
         }  # fmt: skip

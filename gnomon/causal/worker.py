@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gnomon.causal.items import Item, batched
+from gnomon.causal.items import Item, batched, in_order
 from gnomon.interventions.base import per_row
 from gnomon.step import Context, ModelSpec
 from gnomon.types import Intervention
@@ -65,13 +65,13 @@ class Scorer:
         """Load the model."""
         self.model = self.spec.load()
 
-    def __call__(self, job: tuple[int, Block]) -> None:
+    def __call__(self, shard: tuple[int, Block]) -> None:
         """Score one block and write its part of table `outcomes`."""
-        index, block = job
+        index, block = shard
         parts = [rows for batch in batched(block.items, self.batch_size) for rows in self.batch(batch, block)]
-        shard = Writer.attach(self.path).shard(index)
-        shard.table("outcomes", pa.Table.from_pandas(pd.concat(parts), schema=SCHEMA, preserve_index=False))
-        shard.finish()
+        files = Writer.attach(self.path).shard(index)
+        files.table("outcomes", pa.Table.from_pandas(pd.concat(parts), schema=SCHEMA, preserve_index=False))
+        files.finish()
 
     def batch(self, items: Sequence[Item], block: Block) -> list[pd.DataFrame]:
         """Outcomes of one batch under every condition."""
@@ -118,12 +118,11 @@ def _parts(conditions: Sequence[Condition], size: int) -> list[list[Condition]]:
     return out
 
 
-def blocks_of(
-    name: str, items: Sequence[Item], conditions: Sequence[Condition], units: int = 32
-) -> list[Block]:
+def blocks_of(name: str, items: Sequence[Item], conditions: Sequence[Condition], units: int = 32) -> list[Block]:
     """Blocks of about `units` texts of similar length; the choices of one question stay together."""
-    order = sorted(items, key=lambda i: (i.keep == 0, i.keep, len(i.tokens), i.unit, i.choice))
-    together = {unit: [i for i in order if i.unit == unit] for unit in dict.fromkeys(i.unit for i in order)}
+    together: dict[int, list[Item]] = {}
+    for item in in_order(items):
+        together.setdefault(item.unit, []).append(item)
     names = list(together)
     return [
         Block(name, tuple(i for unit in names[a : a + units] for i in together[unit]), tuple(conditions))

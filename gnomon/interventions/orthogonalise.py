@@ -61,7 +61,7 @@ class Orthogonalise(Edit):
 def everywhere(
     vectors: np.ndarray | Sequence[Direction], n_layers: int, where: Where = "all", strength: float = 1.0
 ) -> list[Orthogonalise]:
-    """The edits that orthogonalise a whole model of `n_layers` blocks against `vectors` (`[d]`, `[k, d]`, Directions)."""
+    """The edits that orthogonalise a model of `n_layers` blocks against `vectors`: `[d]`, `[k, d]` or Directions."""
     raw = vectors if isinstance(vectors, np.ndarray) else np.stack([d.vector for d in vectors])
     sites = [Site("embed"), *(Site(c, layer) for layer in range(n_layers) for c in ("attn_out", "mlp_out"))]
     return [Orthogonalise(site, raw, where=where, strength=strength) for site in sites]

@@ -175,12 +175,13 @@ def compare(change: np.ndarray, controls: np.ndarray, weights: np.ndarray) -> Co
             "excess": np.quantile(drawn[:, 0] - drawn[:, 1:].mean(1), [0.025, 0.975]),
             "margin": np.quantile(_margin(drawn), [0.025, 0.975]),
         }
+    ends = {f"{name}_{side}".removeprefix("value_"): float(b) for name, pair in bounds.items()
+            for side, b in zip(("low", "high"), pair, strict=True)}  # fmt: skip
     return Comparison(
-        float(means[0]), *map(float, bounds["value"]),
-        float(means[1:].mean()), float(means[1:].min()), float(means[1:].max()),
-        float(means[0] - means[1:].mean()), *map(float, bounds["excess"]),
-        float(_margin(means[None])[0]), *map(float, bounds["margin"]),
-        rank_p(float(means[0]), means[1:]), len(both), controls.shape[1],
+        value=float(means[0]), control_mean=float(means[1:].mean()), control_low=float(means[1:].min()),
+        control_high=float(means[1:].max()), excess=float(means[0] - means[1:].mean()),
+        margin=float(_margin(means[None])[0]), p=rank_p(float(means[0]), means[1:]), n=len(both),
+        controls=controls.shape[1], **ends,
     )  # fmt: skip
 
 

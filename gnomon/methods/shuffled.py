@@ -29,7 +29,7 @@ def difference(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def shuffled_differences(
     x: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, n: int, seed: int = 0
 ) -> np.ndarray:
-    """The true difference of means, then `n` under shuffled labels with the class means taken off: `[1 + n, d]` float32.
+    """The true difference of means, then `n` under shuffled labels, class means taken off: `[1 + n, d]` float32.
 
     Args:
         x: `[rows, d]`.

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from gnomon.models.model import Model
 
 
+COMMON = 8
+"""From this many tokens on, an opening that all texts share is run once."""
+
+
 class SharedPrefix(KVCache):
     """Keys and values of finished prefixes that many rows continue and none of them changes.
 
@@ -117,11 +121,16 @@ class Replay:
                 raise UserError("some rows keep a prefix and others do not", "the same place of edit in all rows")
             return None, []
         prefixes: dict[tuple[int, ...], int] = {}
-        source = [
-            prefixes.setdefault(tuple(t[:k]), len(prefixes)) for t, k in zip(self.tokens, self.keep, strict=True)
-        ]
+        source = [prefixes.setdefault(tuple(t[:k]), len(prefixes)) for t, k in zip(self.tokens, self.keep, strict=True)]
+        rows = list(map(list, prefixes))
+        common = _common(rows)
         cache = self.model.new_cache()
-        self.model.forward(list(map(list, prefixes)), cache=cache)
+        if common < COMMON or len(rows) == 1:
+            self.model.forward(rows, cache=cache)
+            return cache, source
+        self.model.forward([rows[0][:common]], cache=cache)  # a chat template's opening is the same in every prompt
+        cache = cache.select([0] * len(rows))
+        self.model.forward([row[common:] for row in rows], cache=cache)
         return cache, source
 
     def _cache(self, copies: int = 1) -> KVCache | None:
@@ -187,3 +196,12 @@ class Replay:
         starts = np.flatnonzero(np.r_[True, np.diff(rows) != 0])
         greedy = np.logical_and.reduceat(top == np.array(targets), starts, axis=1)
         return Scored(np.add.reduceat(log_p, starts, axis=1), greedy, top[:, starts])
+
+
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """How many leading tokens all rows share, leaving each at least one of its own."""
+    shortest = min(map(len, rows)) - 1
+    for at in range(shortest):
+        if any(row[at] != rows[0][at] for row in rows):
+            return at
+    return shortest

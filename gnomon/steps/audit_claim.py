@@ -24,16 +24,19 @@ from pydantic import Field
 
 from gnomon.blocks import Block, Ref, Table, Text
 from gnomon.causal.options import CausalOptions
+from gnomon.causal.pick import first, has, pick
 from gnomon.errors import UserError
 from gnomon.step import Context, Inputs, Planning
 from gnomon.store import Artifact
-from gnomon.types import Direction, Site
+from gnomon.types import SPLITS, Direction
 from gnomon.writer import Writer
 
 CLAIMS = pa.schema(
     [("claim", pa.string()), ("verdict", pa.string()), ("value", pa.float64()), ("ci_low", pa.float64()),
      ("ci_high", pa.float64()), ("p", pa.float64()), ("n", pa.int64()), ("rule", pa.string())]
 )  # fmt: skip
+READING = {"predictor": "given", "metric": "auroc"}
+GAIN = {"predictor": "increment", "metric": "auroc", "control": ""}
 SMALL = 0.02
 """An AUROC gain below this is none worth speaking of."""
 RULES = {
@@ -116,8 +119,7 @@ class AuditClaim(CausalOptions):
         claims = [self._reads(scores), self._adds(scores)]
         for claim, kind, control in (("steers", "steer", "random"), ("needed", "ablate", "shuffled")):
             if kind in self.kinds:
-                here = verdicts[(verdicts["claim"] == kind) & (verdicts["control"] == control)]
-                r = here[here["metric"] == "target_logprob_change"].iloc[0]
+                r = first(verdicts, claim=kind, control=control, metric="target_logprob_change")
                 claims.append(_claim(claim, overall(verdicts, kind), r, r["p"], r["n"]))
         out.table("claims", pa.Table.from_pylist(claims, schema=CLAIMS))
 
@@ -129,18 +131,19 @@ class AuditClaim(CausalOptions):
         from gnomon.methods.direction import direction_controls
         from gnomon.stats import auroc
 
-        table = inputs.generations()
-        table = table[table["label"].notna() & table["split"].isin(("fit", "tune", "test"))].reset_index(drop=True)
-        x, here = activations(inputs, ctx, table, direction.site, self.position, self.batch_size)
-        table = table[here].reset_index(drop=True)
+        every = inputs.generations()
+        every = pick(every.loc[np.asarray(every["label"].notna())], split=SPLITS)
+        x, here = activations(inputs, ctx, every, direction.site, self.position, self.batch_size)
+        table = every.loc[here]
         ctx.split(table, "test", f"audit_claim: reading of {direction.name}")
-        labels, fit = table["label"].to_numpy(dtype=bool), (table["split"] == "fit").to_numpy()
+        labels, splits = np.asarray(table["label"], dtype=bool), np.asarray(table["split"])
+        fit = splits == "fit"
         for split in ("fit", "test"):
-            part = labels[(table["split"] == split).to_numpy()]
+            part = labels[splits == split]
             if not len(part) or part.all() or not part.any():
                 raise UserError(
-                    f"split {split!r} has {int(part.sum())} right and {int((~part).sum())} wrong rows at {self.position}",
-                    "rows of both", "raise generate.n",
+                    f"split {split!r} has {int(part.sum())} right and {int((~part).sum())} wrong rows with a token at "
+                    f"{self.position}", "rows of both", "raise generate.n",
                 )  # fmt: skip
         projection = x.astype(np.float64) @ direction.vector.astype(np.float64)
         if self.orientation == "fit" and float(auroc(projection[fit], labels[fit])) < 0.5:
@@ -152,15 +155,15 @@ class AuditClaim(CausalOptions):
         where = {"generation": inputs["generations"].name, "target": "correct", "site": str(direction.site),
                  "position": self.position}  # fmt: skip
         rows = direction_controls(
-            projection, labels, table["group"].to_numpy(), table["split"].to_numpy(), kept or None,
-            difficulty=table["difficulty"].to_numpy(dtype=np.float64), random_scores=x.astype(np.float64) @ random.T,
+            projection, labels, np.asarray(table["group"]), splits, kept or None,
+            difficulty=np.asarray(table["difficulty"], dtype=np.float64), random_scores=x.astype(np.float64) @ random.T,
             where=where,
             setting=Setting(draws=self.draws, permutations=self.permutations, seed=ctx.seed, what="audit_claim"),
         )  # fmt: skip
         return direction, rows
 
     def _reads(self, scores: pd.DataFrame) -> dict[str, Any]:
-        main, shuffled, random = (_cell(scores, "given", "auroc", control) for control in ("", "shuffled", "random"))
+        main, shuffled, random = (first(scores, **READING, control=control) for control in ("", "shuffled", "random"))
         p = max(shuffled["p"], random["p"])
         if np.isnan(main["ci_low"]):
             verdict = "undecided"
@@ -171,15 +174,16 @@ class AuditClaim(CausalOptions):
         return _claim("reads", verdict, main, p, main["n"])
 
     def _adds(self, scores: pd.DataFrame) -> dict[str, Any]:
-        gain, partial = (_cell(scores, "increment", metric) for metric in ("auroc", "partial"))
-        if gain is None or partial is None or np.isnan([gain["ci_low"], partial["ci_low"]]).any():
+        if not has(scores, **GAIN):
+            return _claim("adds", "undecided", {"value": None, "ci_low": None, "ci_high": None}, None, 0)
+        gain, partial = first(scores, **GAIN), first(scores, **(GAIN | {"metric": "partial"}))
+        if np.isnan([gain["ci_low"], partial["ci_low"]]).any():
             verdict = "undecided"
         elif gain["ci_low"] > 0 and partial["ci_low"] > 0:
             verdict = "supported"
         else:
             verdict = "not supported" if gain["ci_high"] < SMALL or partial["ci_high"] < 0 else "undecided"
-        nothing = {"value": None, "ci_low": None, "ci_high": None, "p": None, "n": 0}
-        return _claim("adds", verdict, nothing if gain is None else gain, (gain or nothing)["p"], (gain or nothing)["n"])
+        return _claim("adds", verdict, gain, gain["p"], gain["n"])
 
     # ---------------------------------------------------------------- the page
 
@@ -191,8 +195,7 @@ class AuditClaim(CausalOptions):
             "Verdict on {direction} at {site}, read at {position}: " + _words(claims) + ".",
             {name: Ref("facts", {"fact": name}, "text", "") for name in ("direction", "site", "position")}, "headline",
         ), _reading(scores)]  # fmt: skip
-        gain = _cell(scores, "increment", "auroc")
-        if gain is not None:
+        if has(scores, **GAIN):
             blocks.append(_gain())
         blocks.append(Table(
             "claims", "What was claimed, and by which rule it stands or falls",
@@ -212,16 +215,10 @@ class AuditClaim(CausalOptions):
         return blocks
 
 
-def _cell(scores: pd.DataFrame, predictor: str, metric: str, control: str = "") -> dict[str, Any] | None:
-    here = scores[(scores["predictor"] == predictor) & (scores["metric"] == metric) & (scores["control"] == control)]
-    return None if here.empty else here.iloc[0].to_dict()
-
-
 def _claim(claim: str, verdict: str, cell: Any, p: Any, n: Any) -> dict[str, Any]:
-    values = {c: None if pd.isna(cell[c]) else float(cell[c]) for c in ("value", "ci_low", "ci_high")}
-    return {"claim": claim, "verdict": verdict} | values | {
-        "p": None if pd.isna(p) else float(p), "n": int(n), "rule": RULES[claim]
-    }  # fmt: skip
+    numbers = {c: cell[c] for c in ("value", "ci_low", "ci_high")} | {"p": p}
+    known = {c: None if v is None or v != v else float(v) for c, v in numbers.items()}
+    return {"claim": claim, "verdict": verdict} | known | {"n": int(n), "rule": RULES[claim]}
 
 
 def _words(claims: pd.DataFrame) -> str:
@@ -230,15 +227,14 @@ def _words(claims: pd.DataFrame) -> str:
 
 def _reading(scores: pd.DataFrame) -> Text:
     def cell(control: str) -> dict[str, Any]:
-        return {"predictor": "given", "metric": "auroc", "control": control}
+        return READING | {"control": control}
 
-    main = _cell(scores, "given", "auroc")
-    interval = main is not None and not np.isnan(main["ci_low"])
+    interval = not np.isnan(first(scores, **cell(""))["ci_low"])
     return Text(
         "Its projection tells right from wrong answers with AUROC {auroc} on {n} test rows"
         + (" (95% interval)" if interval else " (too few rows for an interval)")
-        + "; {random} is the mean of random directions at the site (p = {p_random}), {shuffled} that of shuffled labels "
-        "(p = {p_shuffled}).",
+        + "; {random} is the mean of random directions at the site (p = {p_random}), {shuffled} that of shuffled "
+        "labels (p = {p_shuffled}).",
         {"auroc": Ref("scores", cell(""), "value", ".3f", ci=interval), "n": Ref("scores", cell(""), "n", "d"),
          "random": Ref("scores", cell("random"), "value", ".3f"), "p_random": Ref("scores", cell("random"), "p", ".3f"),
          "shuffled": Ref("scores", cell("shuffled"), "value", ".3f"),
@@ -248,12 +244,11 @@ def _reading(scores: pd.DataFrame) -> Text:
 
 
 def _gain() -> Text:
-    gain = {"predictor": "increment", "metric": "auroc", "control": ""}
-    base = {"predictor": "baselines", "metric": "auroc", "control": ""}
+    base = GAIN | {"predictor": "baselines"}
     return Text(
         "Beside the cheap baselines (AUROC {base} together) it adds {gain} to the AUROC; its correlation with being "
         "right, given the baselines, is {partial} (paired 95% intervals over groups).",
-        {"base": Ref("scores", base, "value", ".3f"), "gain": Ref("scores", gain, "value", "+.3f", ci=True),
-         "partial": Ref("scores", gain | {"metric": "partial"}, "value", "+.3f", ci=True)},
+        {"base": Ref("scores", base, "value", ".3f"), "gain": Ref("scores", GAIN, "value", "+.3f", ci=True),
+         "partial": Ref("scores", GAIN | {"metric": "partial"}, "value", "+.3f", ci=True)},
         "headline",
     )  # fmt: skip

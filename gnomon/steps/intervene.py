@@ -51,9 +51,7 @@ class Intervene(CausalOptions):
         """The direction that the option names; UserError where there is none."""
         if isinstance(self.direction, int):
             if not 0 <= self.direction < len(directions):
-                raise UserError(
-                    f"{source} has no direction {self.direction}", f"{len(directions)} directions, from 0"
-                )
+                raise UserError(f"{source} has no direction {self.direction}", f"{len(directions)} directions, from 0")
             return directions[self.direction]
         named = {d.name: d for d in directions}
         if self.direction not in named:

@@ -24,6 +24,7 @@ from gnomon.causal.collect import right_choices, task_outcomes
 from gnomon.causal.items import scored_rows, spread, task_items
 from gnomon.causal.measure import component_means
 from gnomon.causal.options import as_tuple, check_where
+from gnomon.causal.pick import first, has, pick
 from gnomon.causal.worker import CLEAN, Condition, blocks_of, outcomes, score
 from gnomon.errors import UserError
 from gnomon.interventions.base import JOINED, Where, places
@@ -89,7 +90,7 @@ class LayerAblation(Step):
             raise UserError(f"rank_by: {self.rank_by}", f"one of modes: {', '.join(self.modes)}")
         source = plan.inputs.get("generations")
         if source is not None and source.splits and not source.splits.get("tune"):
-            raise UserError("layer_ablation measures on tune, which has no rows", "fit and tune", "give generate.splits")
+            raise UserError("layer_ablation has no rows in split 'tune'", "fit and tune", "give generate.splits")
 
     def cost(self, plan: Planning) -> Cost:
         source = plan.inputs.get("generations", Cost())
@@ -120,8 +121,7 @@ class LayerAblation(Step):
         score(done, [], out, ctx, "layer ablation", self.batch_size)
         rows = self._rows(out, tune, "layers", [a.name for a in ablations], ctx.seed)
         ranked = _ranked(rows, self.rank_by)
-        kept = ranked[ranked["rank"].between(1, self.top_k) & (ranked["mode"] == self.rank_by)]
-        kept = kept[kept["metric"] == METRIC]
+        kept = pick(ranked, rank=list(range(1, self.top_k + 1)), mode=self.rank_by, metric=METRIC)
         chosen = [Site(f"{c}_out", int(layer)) for c, layer in zip(kept["component"], kept["layer"], strict=True)]
         controls = [self._noise(site, model.site_shape(site), ctx.seed) for site in chosen]
         score(blocks_of("noise", items, [CLEAN, *controls]), done, out, ctx, "layer ablation: noise", self.batch_size)
@@ -143,11 +143,9 @@ class LayerAblation(Step):
 
     def _rows(self, out: Writer, tune: pd.DataFrame, name: str, conditions: list[str], seed: int) -> pd.DataFrame:
         """Change of each metric under each condition, with its interval and p."""
-        scored = outcomes(out)
-        every = task_outcomes(
-            scored[scored["set"] == name], tune["row"].tolist(), [CLEAN.name, *conditions], right_choices(tune)
-        )
-        groups = tune["group"].to_numpy()
+        scored = pick(outcomes(out), set=name)
+        every = task_outcomes(scored, tune["row"].tolist(), [CLEAN.name, *conditions], right_choices(tune))
+        groups = np.asarray(tune["group"])
         weights = weights_of(groups, self.draws, seed)
         rows = []
         for metric, values in _metrics(every).items():
@@ -162,8 +160,9 @@ class LayerAblation(Step):
             ]  # fmt: skip
         where = self.where if isinstance(self.where, str) else ",".join(map(str, self.where))
         table = pd.DataFrame(rows).assign(control="", rank=0, where=where, q=np.nan)
-        for _, part in table.groupby(["metric", "mode"]):
-            table.loc[part.index, "q"] = benjamini_hochberg(part["p"].to_numpy())
+        for metric, mode in sorted(set(zip(table["metric"], table["mode"], strict=True))):
+            part = pick(table, metric=metric, mode=mode)
+            table.loc[part.index, "q"] = benjamini_hochberg(np.asarray(part["p"]))
         return table
 
     def summary(self, artifact: Artifact) -> list[Block]:
@@ -182,19 +181,17 @@ def _names(condition: str) -> dict[str, Any]:
 
 def _ranked(rows: pd.DataFrame, rank_by: str) -> pd.DataFrame:
     """Rank 1: the layer whose ablation costs the right answer most log-probability, within component and mode."""
-    rows = rows.copy()
-    main = rows[rows["metric"] == METRIC]
-    rank = main.groupby(["component", "mode"])["change"].rank(method="first").astype(int)
-    rows.loc[rank.index, "rank"] = rank
-    keys = ["component", "layer", "mode"]
-    by_key = rows.loc[rank.index].set_index(keys)["rank"]
-    rows["rank"] = [int(by_key[key]) for key in zip(*(rows[k] for k in keys), strict=True)]
-    return rows
+    ranks: dict[tuple[str, int, str], int] = {}
+    for component, mode in sorted(set(zip(rows["component"], rows["mode"], strict=True))):
+        ordered = pick(rows, component=component, mode=mode, metric=METRIC).sort_values("change", kind="stable")
+        ranks |= {(component, int(layer), mode): i + 1 for i, layer in enumerate(ordered["layer"])}
+    keys = zip(rows["component"], rows["layer"], rows["mode"], strict=True)
+    return rows.assign(rank=[ranks[component, int(layer), mode] for component, layer, mode in keys])
 
 
 def _selected(kept: pd.DataFrame, noise: pd.DataFrame) -> pd.DataFrame:
     """The kept layers beside noise of the same norm there."""
-    noise = noise[noise["metric"] == METRIC].rename(
+    noise = pick(noise, metric=METRIC).rename(
         columns={"change": "noise_change", "ci_low": "noise_low", "ci_high": "noise_high"}
     )
     columns = ["component", "layer", "noise_change", "noise_low", "noise_high"]
@@ -203,12 +200,12 @@ def _selected(kept: pd.DataFrame, noise: pd.DataFrame) -> pd.DataFrame:
 
 def _blocks(artifact: Artifact) -> list[Block]:
     selected, layers = artifact.table("selected"), artifact.table("layers")
-    main = layers[(layers["metric"] == METRIC) & (layers["control"] == "")]
-    mode = next(m for m in ("mean", "zero") if ((main["mode"] == m) & (main["rank"] > 0)).any())
+    mode = str(artifact.options.get("rank_by", "mean"))
     blocks: list[Block] = []
-    for component in selected["component"].unique():
+    components = sorted(set(selected["component"]))
+    for component in components:
         where = {"component": component, "rank": 1}
-        layer = int(selected[(selected["component"] == component) & (selected["rank"] == 1)]["layer"].iloc[0])
+        layer = int(first(selected, **where)["layer"])
         cell = {"component": component, "layer": layer, "mode": mode, "metric": METRIC, "control": ""}
         right = cell | {"metric": "accuracy"}
         blocks.append(Text(
@@ -221,13 +218,13 @@ def _blocks(artifact: Artifact) -> list[Block]:
              "noise": Ref("selected", where, "noise_change", "+.2f")},
             "headline",
         ))  # fmt: skip
-    first = {"layer": 0, "mode": mode, "metric": METRIC, "control": "", "component": selected["component"].iloc[0]}
+    cell = {"layer": 0, "mode": mode, "metric": METRIC, "control": "", "component": components[0]}
     blocks.append(Text(
-        "Replaced at the tokens {where}; {mode} ablation ranks. Two-sided p by flipping the signs of whole groups, q by "
-        "Benjamini-Hochberg over the layers and components of a mode.",
-        {"where": Ref("layers", first, "where", ""), "mode": Ref("layers", first, "mode", "")}, "method",
+        "Replaced at the tokens {where}; {mode} ablation ranks. Two-sided p by flipping the signs of whole groups, q "
+        "by Benjamini-Hochberg over the layers and components of a mode.",
+        {"where": Ref("layers", cell, "where", ""), "mode": Ref("layers", cell, "mode", "")}, "method",
     ))  # fmt: skip
-    for one in [m for m in ("mean", "zero") if (main["mode"] == m).any()]:
+    for one in [m for m in ("mean", "zero") if has(layers, mode=m, control="")]:
         blocks.append(Figure(
             "line", "layers", x="layer", y="change", color="component", low="ci_low", high="ci_high",
             where={"mode": one, "metric": METRIC, "control": ""}, reference=0.0, reference_label="no change",
