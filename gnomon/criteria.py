@@ -79,7 +79,7 @@ def name(criterion: Criterion) -> str:
 
 def text(criterion: Criterion) -> str:
     """A criterion in words: probe/scores.value ≥ 0.6 where split = test."""
-    where = ", ".join(f"{column} = {value}" for column, value in criterion.where.items())
+    where = ", ".join(f"{column} = {value if value != '' else repr('')}" for column, value in criterion.where.items())
     return f"{criterion.step}/{criterion.table}.{criterion.column} {bound(criterion)}" + (
         f" where {where}" if where else ""
     )

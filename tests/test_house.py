@@ -48,7 +48,8 @@ def test_readme_names_only_commands_that_exist():
         text=True,
         check=True,
     ).stdout
-    for name in set(re.findall(r"^gnomon ([a-z-]+)", README, re.M)):
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+    for name in set(re.findall(r"^gnomon ([a-z-]+)", blocks, re.M)):
         assert re.search(rf"\b{name}\b", shown), f"README names gnomon {name}"
 
 

@@ -130,7 +130,7 @@ def test_strict_stops_at_a_failure(tmp_path):
 
 
 def test_the_section_resolves_and_shows_offenders(tmp_path):
-    table = _set("label", slice(0, 40), None)(rows())
+    table = _set("answer", slice(0, 40), None)(_set("label", slice(0, 40), None)(rows()))
     artifact = _audited(tmp_path, _study(tmp_path, table, [0, 1]))
     blocks = Audit().summary(artifact)
     assert unresolved(blocks, artifact) == []

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 CHUNK = 64
-"""Buffers grow by at least this many slots."""
+"""Slots by which a full buffer grows."""
 
 
 class KVCache:
@@ -22,7 +22,7 @@ class KVCache:
     Hugging Face's attention modules call `update`; everything else is called by the body that runs the blocks.
     """
 
-    def __init__(self, n_layers: int, reserve: int = CHUNK) -> None:
+    def __init__(self, n_layers: int, reserve: int = 0) -> None:
         self.keys: list[torch.Tensor | None] = [None] * n_layers
         self.values: list[torch.Tensor | None] = [None] * n_layers
         self.lengths: list[int] = []
@@ -71,7 +71,8 @@ class KVCache:
         return new if past == 0 else old[:, :, :end]
 
     def _grown(self, old: torch.Tensor | None, like: torch.Tensor, end: int) -> torch.Tensor:
-        grown = like.new_zeros(like.shape[0], like.shape[1], end + max(CHUNK, self.reserve), like.shape[3])
+        room = self.reserve if old is None else CHUNK
+        grown = like.new_zeros(like.shape[0], like.shape[1], end + room, like.shape[3])
         if old is not None:
             grown[:, :, : old.shape[2]] = old
         return grown

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gnomon.errors import UserError, unknown
-from gnomon.models.cache import KVCache
+from gnomon.models.cache import CHUNK, KVCache
 from gnomon.models.generated import Finish, Generated, Response, SiteActs, Store
 from gnomon.models.hooks import Taps, registered
 from gnomon.models.layout import Layout
@@ -115,7 +115,7 @@ class _Decoder:
         self.taps = Taps(read, edit, model.d_head)
         self.store = Store.of(read, [model.site_shape(site) for site in read], "all" in positions)
         self.active = list(range(len(self.rows)))
-        self.cache = KVCache(model.n_layers, reserve=min(options.max_new_tokens, 256))
+        self.cache = KVCache(model.n_layers, reserve=min(options.max_new_tokens, CHUNK))
         self.steps = 0
         # Between the newest token and the last one kept lie at most the tokens of a stop string.
         self.ring = None if positions & {"answer", "response", "all"} else _window(options.stop) + 2

@@ -165,7 +165,8 @@ class Audit(Step):
         out: list[dict[str, Any]] = []
         for kind, part in kinds.items():
             for line in part.head(self.offenders).to_dict("records"):
-                kept = {k: line[k] for k in ("row", "example_id", "prompt", "target", "answer", "text")}
+                kept = {k: line[k] for k in ("row", "example_id", "prompt", "target", "text")}
+                kept["answer"] = None if pd.isna(line["answer"]) else line["answer"]
                 label = None if pd.isna(line["label"]) else bool(line["label"])
                 out.append(kept | {"kind": kind, "why": line["reason"] or "", "label": label})
         return out

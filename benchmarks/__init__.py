@@ -1,0 +1,1 @@
+"""What gnomon's speed and memory claims are measured with, peers included: `python -m benchmarks`, or `make bench`."""
