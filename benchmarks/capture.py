@@ -73,9 +73,7 @@ def rows(runs: int) -> Iterator[Row]:
         peers.capture(hf, tokens[:BATCH], BATCH)
         times = interleave(jobs, runs, see)
 
-    apart = max(
-        float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(seen["ours"], seen["hooks"], strict=True)
-    )
+    apart = max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(seen["ours"], seen["hooks"], strict=True))
     ours = padding([len(row) for batch in batches for row in batch], [len(batch) for batch in batches])
     per_token = 1e3 * times["ours"].least / sum(lengths)
     note = (

@@ -20,7 +20,8 @@ def environment(threads: int) -> dict[str, str]:
     count = str(threads)
     own = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OMP_WAIT_POLICY": "passive"}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return os.environ | own | {"PYTHONPATH": path, "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return os.environ | own | quiet | {"PYTHONPATH": path}
 
 
 def measured(module: str, *args: Any) -> dict[str, Any]:

@@ -117,8 +117,10 @@ def cpu_row(
 ) -> Row:
     """The row of two jobs' least processor times: ours over theirs, or (`>=`: a speed-up) theirs over ours."""
     ratio = ours.least / theirs.least if sense == "<=" else theirs.least / ours.least
-    wall = f"wall {min(ours.wall):.1f} and {min(theirs.wall):.1f} s; repeats within {max(ours.spread, theirs.spread):.2f}x"
-    return Row(name, ratio, goal, sense, len(ours.cpu), ours.least, theirs.least, note="; ".join(filter(None, (note, wall))))
+    wall = f"wall {min(ours.wall):.1f} and {min(theirs.wall):.1f} s"
+    spread = f"repeats within {max(ours.spread, theirs.spread):.2f}x"
+    notes = "; ".join(filter(None, (note, wall, spread)))
+    return Row(name, ratio, goal, sense, len(ours.cpu), ours.least, theirs.least, note=notes)
 
 
 def main(rows: Callable[[int], Iterable[Row]]) -> None:
