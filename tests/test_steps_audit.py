@@ -134,6 +134,7 @@ def test_the_section_resolves_and_shows_offenders(tmp_path):
     artifact = _audited(tmp_path, _study(tmp_path, table, [0, 1]))
     blocks = Audit().summary(artifact)
     assert unresolved(blocks, artifact) == []
-    assert (artifact.table("offenders")["kind"] == "unparsed").sum() == 5
+    assert (artifact.table("offenders")["kind"] == "unparsed").sum() == 3
+    assert not artifact.table("offenders")["row"].duplicated().any()
     counts = artifact.table("counts").set_index(["split", "label"])
     assert counts.loc[("all", "unparsed"), "n"] == 40

@@ -74,8 +74,8 @@ class Audit(Step):
     """Warn where one answer makes up more than this share of all parsed answers: the model may be repeating itself."""
     min_class: int = Field(default=MIN_CLASS, ge=1)
     """Warn where a split has fewer rows of a class: under 20 there is no interval."""
-    offenders: int = Field(default=5, ge=0)
-    """Worst rows shown of each kind: unparsed, cut off, longest."""
+    offenders: int = Field(default=3, ge=0)
+    """Worst rows shown of each kind: unparsed, cut off, longest; a row is shown once."""
     strict: bool = False
     """Stop the study at a failed check (a leak, a broken join, an empty class) instead of writing it down."""
 
@@ -163,8 +163,11 @@ class Audit(Step):
             "longest": rows.loc[length.sort_values(ascending=False, kind="stable").index],
         }
         out: list[dict[str, Any]] = []
+        shown: set[int] = set()
         for kind, part in kinds.items():
-            for line in part.head(self.offenders).to_dict("records"):
+            part = part[~part["row"].isin(shown)].head(self.offenders)
+            shown |= set(part["row"])
+            for line in part.to_dict("records"):
                 kept = {k: line[k] for k in ("row", "example_id", "prompt", "target", "text")}
                 kept["answer"] = None if pd.isna(line["answer"]) else line["answer"]
                 label = None if pd.isna(line["label"]) else bool(line["label"])
