@@ -20,7 +20,7 @@ from benchmarks.results import markdown
 from benchmarks.timing import RUNS, Row
 
 NAMES = ("capture", "generate", "memory", "store")
-PEERS = "peers_lens"
+PEERS = "lenses"
 MINUTES = 25
 """What a whole run may take; a benchmark that would pass it is stopped, which misses its goals."""
 

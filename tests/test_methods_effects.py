@@ -18,6 +18,7 @@ from gnomon.methods.effects import (
     sign_flip_p,
     weights_of,
 )
+from gnomon.stats import wilson
 
 
 def outcomes(rng, n: int, k: int) -> Outcomes:
@@ -50,7 +51,8 @@ def test_nothing_changed_is_exactly_zero():
     found = effects(base, base, weights_of(np.arange(30), 200))
     for metric in ("target_logprob_change", "net_accuracy", "corrected_rate", "corrupted_rate", "answer_changed"):
         value, low, high, _ = found[metric]
-        assert (value[0], low[0], high[0]) == (0, 0, 0)
+        assert (value[0], low[0]) == (0, 0)
+        assert (high[0] == 0) == metric.endswith(("change", "net_accuracy")), "a share of 0 has an interval"
 
 
 def test_a_rate_without_rows_has_no_value():
@@ -169,3 +171,11 @@ def test_the_coefficient_is_the_largest_excess_within_the_damage_bound():
     assert choose_coefficient(size, change, control, damage, 0.02) == 0
     assert choose_coefficient(size, change, control, damage, -1.0) == 0  # none allowed: the least damage
     assert choose_coefficient(size, control + 1, control, damage, 5.0) in (0, 1)  # equal: the smaller push
+
+
+def test_rows_that_are_all_alike_still_have_an_interval_of_some_width():
+    base = Outcomes(np.zeros((60, 1)), np.zeros((60, 1), bool), np.zeros((60, 1)))
+    groups = np.repeat(np.arange(30), 2)
+    value, low, high, n = effects(base, base, weights_of(groups))["corrected_rate"]
+    assert (value[0], low[0], n) == (0.0, 0.0, 60)
+    assert high[0] == pytest.approx(wilson(0, 30).high)  # 30 groups, not 60 rows

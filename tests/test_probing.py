@@ -224,7 +224,8 @@ def test_the_partial_correlation_is_that_of_the_residuals():
 
 
 def test_a_planted_signal_is_found_where_it_is():
-    result = run(Planted(n=600, signal=1.5, layer=2, layers=4), replace(QUICK, predictors=("difference", "logistic")))
+    options = replace(QUICK, predictors=("difference", "logistic"), permutations=199)
+    result = run(Planted(n=600, signal=2.5, layer=2, layers=4), options)
     assert {f.choice.candidate for f in result.fitted} == {("resid_post.2", "last")}
     assert verdict(result.scores) == "pass"
     for kind in ("difference", "logistic"):

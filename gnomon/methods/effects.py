@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnomon.errors import UserError
-from gnomon.stats import group_weights
+from gnomon.stats import group_weights, wilson
 
 ALPHA = 0.05
 DRAWS = 1000
@@ -69,6 +69,20 @@ def ratio(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> tuple[np.
     return value, low, high
 
 
+def share(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`ratio` for a share of rows. Where every row is alike no resample differs, and the interval would have no width:
+
+    then it is Wilson's, on the number of groups (rows that every draw weighs alike are taken for one group).
+    """
+    value, low, high = ratio(top, bottom, weights)
+    bottom = np.broadcast_to(bottom, np.shape(top))
+    for k in np.flatnonzero(((value == 0) | (value == 1)) & np.isfinite(low)):
+        groups = len(np.unique(weights[:, bottom[:, k] > 0], axis=1).T)
+        found = wilson(groups if value[k] == 1 else 0, groups)
+        low[k], high[k] = found.low, found.high
+    return value, low, high
+
+
 def _quantiles(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """2.5 and 97.5 percentiles over draws `[b, k]`; NaN where more than half of the draws are undefined."""
     low, high = np.full(draws.shape[1], np.nan), np.full(draws.shape[1], np.nan)
@@ -109,7 +123,11 @@ def effects(
         "corrupted_rate": ((1 - now) * before, before),
         "answer_changed": ((after.answer != base.answer).astype(np.float64), one),
     }
-    return {name: (*ratio(top, bottom, weights), int(bottom.sum())) for name, (top, bottom) in parts.items()}
+    differences = ("target_logprob_change", "net_accuracy")
+    return {
+        name: (*(ratio if name in differences else share)(top, bottom, weights), int(bottom.sum()))
+        for name, (top, bottom) in parts.items()
+    }
 
 
 def rank_p(observed: float, controls: np.ndarray) -> float:

@@ -63,6 +63,7 @@ class Audit(Step):
     reads: ClassVar[tuple[str, ...]] = ("generations",)
     optional: ClassVar[tuple[str, ...]] = ("activations",)
     writes: ClassVar[tuple[str, ...]] = ("audit",)
+    uses_model: ClassVar[bool] = False
 
     max_unparsed: float = Field(default=0.1, ge=0, le=1)
     """Warn above this share of answers that could not be parsed."""
