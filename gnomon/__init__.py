@@ -17,7 +17,7 @@ _NAMES = {
     "Step": "gnomon.step:Step",
     "UserError": "gnomon.errors:UserError",
 }
-__all__ = [*_NAMES, "__version__"]  # noqa: PLE0604
+__all__ = ["Direction", "Example", "Site", "Step", "Study", "UserError", "__version__", "load_model", "open", "run"]
 
 if TYPE_CHECKING:
     from gnomon.errors import UserError as UserError

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
@@ -174,9 +175,10 @@ class Context:
 
     def split(self, table: pd.DataFrame, split: Split, why: str) -> pd.DataFrame:
         """Rows of one split. Reading `test` is written into the ledger, which the report prints."""
+        here = np.asarray(table["split"]) == split
         if split == "test":
-            self.ledger.append({"split": split, "rows": int((table["split"] == split).sum()), "why": why})
-        return table[table["split"] == split]
+            self.ledger.append({"split": split, "rows": int(here.sum()), "why": why})
+        return table.loc[here]
 
     def map(
         self, worker: Worker, shards: Sequence[Any], out: Writer, label: str, sizes: Sequence[int] | None = None

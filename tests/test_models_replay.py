@@ -1,4 +1,4 @@
-"""Replay: edits of a shared clean prefix give what whole forward passes give, in every family; prefixes are not changed."""
+"""Replay: edits of a shared clean prefix give what whole forwards give, in every family; prefixes are not changed."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ check says what it saw, its limit, and what to do. Cost: one read of the generat
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -148,27 +149,26 @@ class Audit(Step):
         answers = rows["answer"].dropna()
         if not len(answers):
             return Check("one answer for all", "fail", 0, None, "no answer could be parsed")
-        top = answers.value_counts()
-        share = float(top.iloc[0] / len(answers))
-        target = float((rows["target"] == top.index[0]).mean())
+        top, count = Counter(answers).most_common(1)[0]
+        share, target = count / len(answers), float(np.mean(np.asarray(rows["target"]) == top))
         level: Level = "warn" if share > max(self.max_same_answer, 2 * target) else "ok"
-        detail = f"the commonest answer, {str(top.index[0])[:40]!r}, is given {share:.0%} of the time"
+        detail = f"the commonest answer, {str(top)[:40]!r}, is given {share:.0%} of the time"
         return Check("one answer for all", level, share, self.max_same_answer, detail)
 
     def worst(self, rows: pd.DataFrame) -> list[dict[str, Any]]:
         """Rows worth a look: unparsed, cut off, and the longest responses."""
-        length = rows["text"].str.len()
+        length = np.array([len(text) for text in rows["text"]])
         kinds = {
-            "unparsed": rows[counting.labelled(rows, None)],
-            "cut off": rows[np.asarray(rows["finish"]) == "length"],
-            "longest": rows.loc[length.sort_values(ascending=False, kind="stable").index],
+            "unparsed": np.flatnonzero(counting.labelled(rows, None)),
+            "cut off": np.flatnonzero(np.asarray(rows["finish"]) == "length"),
+            "longest": np.argsort(-length, kind="stable"),
         }
         out: list[dict[str, Any]] = []
         shown: set[int] = set()
-        for kind, part in kinds.items():
-            part = part[~part["row"].isin(shown)].head(self.offenders)
-            shown |= set(part["row"])
-            for line in part.to_dict("records"):
+        for kind, found in kinds.items():
+            places = [int(i) for i in found if int(i) not in shown][: self.offenders]
+            shown.update(places)
+            for line in cast(pd.DataFrame, rows.iloc[places]).to_dict("records"):
                 kept = {k: line[k] for k in ("row", "example_id", "prompt", "target", "text")}
                 kept["answer"] = None if pd.isna(line["answer"]) else line["answer"]
                 label = None if pd.isna(line["label"]) else bool(line["label"])
@@ -188,42 +188,45 @@ class Audit(Step):
         return out
 
 
+def several(rows: pd.DataFrame, key: str, column: str) -> list[str]:
+    """Values of `key` that stand with more than one value of `column`."""
+    seen: dict[str, set[str]] = {}
+    for name, value in zip(rows[key], rows[column], strict=True):
+        seen.setdefault(str(name), set()).add(str(value))
+    return [name for name, values in seen.items() if len(values) > 1]
+
+
 def identities(rows: pd.DataFrame) -> list[Check]:
     """Rows that stand twice; prompts that stand under two names; one prompt with two right answers."""
-    again = int(rows.duplicated(KEY).sum())
-    first = rows.drop_duplicates(["example_id", "round"])
-    first = first[first["round"] == 0]
-    names = first.groupby("prompt_hash")["example_id"].nunique()
-    targets = first.groupby("prompt_hash")["target"].nunique()
-    twice, torn = int((names > 1).sum()), int((targets > 1).sum())
+    first = rows.loc[np.asarray(rows["round"]) == 0]
+    again = len(rows) - len(rows.drop_duplicates(KEY))
+    twice, torn = len(several(first, "prompt_hash", "example_id")), len(several(first, "prompt_hash", "target"))
+    moved = len(several(first, "example_id", "prompt_hash"))
     out = [
         Check("duplicate rows", "fail" if again else "ok", again, 0,
               f"{again} rows repeat an example, sample and temperature" if again else "every row stands once"),
         Check("duplicate prompts", "warn" if twice else "ok", twice, 0,
               f"{twice} prompts have several ids; give them one group" if twice else "every prompt stands once"),
+        Check("one prompt an example", "fail" if moved else "ok", moved, 0,
+              f"{moved} examples were asked in different words in different rows" if moved
+              else "all rows of an example share its prompt"),
     ]  # fmt: skip
     if torn:
         out.append(Check("contradicting targets", "fail", torn, 0, f"{torn} prompts have several right answers"))
-    changed = rows[rows["round"] == 0].groupby("example_id")["prompt_hash"].nunique()
-    moved = int((changed > 1).sum())
-    out.append(Check("one prompt an example", "fail" if moved else "ok", moved, 0,
-                     f"{moved} examples were asked in different words in different rows" if moved
-                     else "all rows of an example share its prompt"))  # fmt: skip
     return out
 
 
 def leaks(rows: pd.DataFrame) -> list[Check]:
     """Groups, and identical prompts, that stand in two splits: what is learnt on one would be known on the other."""
-    used = rows[(rows["split"] != "") & (rows["round"] == 0)]
+    used = rows.loc[(np.asarray(rows["split"]) != "") & (np.asarray(rows["round"]) == 0)]
     out = []
     for name, column, do in (
         ("groups in two splits", "group", "paraphrases and samples of one problem belong on one side"),
         ("prompts in two splits", "prompt_hash", "give the repeated prompts one group"),
     ):
-        counts = used.groupby(column)["split"].nunique()
-        bad = counts[counts > 1]
-        detail = f"{len(bad)} {name}, such as {str(bad.index[0])[:60]!r}; {do}" if len(bad) else f"no {name}"
-        out.append(Check(name, "fail" if len(bad) else "ok", len(bad), 0, detail))
+        bad = several(used, column, "split")
+        detail = f"{len(bad)} {name}, such as {bad[0][:60]!r}; {do}" if bad else f"no {name}"
+        out.append(Check(name, "fail" if bad else "ok", len(bad), 0, detail))
     return out
 
 
