@@ -73,20 +73,24 @@ def quantile_strata(values: np.ndarray, bins: int = 5) -> np.ndarray:
 
 
 def auroc_columns(scores: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> np.ndarray:
-    """AUROC of every column: scores `[n, m]` against labels `[n, m]` (or `[n]`) within folds -> `[m]`."""
+    """AUROC of every column within folds -> `[m]`; scores and labels are `[n, m]`, or `[n]` for all columns."""
     from scipy.stats import rankdata  # slow to import, and few callers need it
 
-    scores = np.asarray(scores, dtype=np.float64)
-    labels = np.broadcast_to(np.asarray(labels).reshape(len(scores), -1), scores.shape).astype(np.float64)
-    fold = np.zeros(len(scores), dtype=np.int64) if folds is None else np.unique(folds, return_inverse=True)[1]
-    wins, pairs = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
+    scores, labels = (np.asarray(v).reshape(len(v), -1) for v in (scores, labels))
+    n, m = len(scores), max(scores.shape[1], labels.shape[1])
+    fold = np.zeros(n, dtype=np.int64) if folds is None else np.unique(folds, return_inverse=True)[1]
+    wins, pairs, width = np.zeros(m), np.zeros(m), max(1, 4_000_000 // max(n, 1))
     for k in range(fold.max(initial=-1) + 1):
-        here = fold == k
-        ranks, y = rankdata(scores[here], axis=0), labels[here]
-        n_pos = y.sum(axis=0)
-        wins += (ranks * y).sum(axis=0) - n_pos * (n_pos + 1) / 2
-        pairs += n_pos * (len(y) - n_pos)
-    return np.divide(wins, pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
+        here = np.flatnonzero(fold == k)
+        alone = rankdata(scores[here], axis=0) if scores.shape[1] == 1 else None  # one ranking serves all labels
+        for start in range(0, m, width):
+            at = slice(start, start + width)
+            ranks = alone if alone is not None else rankdata(scores[here, at], axis=0)
+            y = (labels if labels.shape[1] == 1 else labels[:, at])[here].astype(np.float64)
+            n_pos = y.sum(axis=0)
+            wins[at] += (ranks * y).sum(axis=0) - n_pos * (n_pos + 1) / 2
+            pairs[at] += n_pos * (len(y) - n_pos)
+    return np.divide(wins, pairs, out=np.full(m, np.nan), where=pairs > 0)
 
 
 def p_value(observed: float, null: np.ndarray, side: Literal["greater", "two-sided"] = "greater") -> float:

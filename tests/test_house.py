@@ -87,3 +87,10 @@ def test_import_is_light():
     code = f"import sys, gnomon; gnomon.open; bad = {heavy} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_public_names_are_those_that_load():
+    import gnomon
+
+    assert set(gnomon.__all__) == {*gnomon._NAMES, "__version__"}
+    assert all(getattr(gnomon, name) is not None for name in gnomon.__all__)

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,8 +78,19 @@ class Metric:
 
 def spearman_columns(scores: np.ndarray, target: np.ndarray, folds: np.ndarray | None = None) -> np.ndarray:
     """Spearman's correlation of each column of `[n, m]` with that column of the target, within folds: `[m]`."""
-    target = np.broadcast_to(np.asarray(target).reshape(len(scores), -1), scores.shape)
+    target = np.asarray(target).reshape(len(scores), -1)
+    scores, target = (
+        np.broadcast_arrays(scores, target) if 1 in (scores.shape[1], target.shape[1]) else (scores, target)
+    )
     return np.array([float(stats.spearman(s, y, folds=folds)) for s, y in zip(scores.T, target.T, strict=True)])
+
+
+def shuffled_labels(
+    y: np.ndarray, groups: np.ndarray, draws: int, seed: Sequence[int], strata: np.ndarray | None = None
+) -> np.ndarray:
+    """`nulls.permuted`, in bytes where the target has two classes: thousands of draws of thousands of rows fit."""
+    small = np.asarray(y).astype(np.int8) if np.isin(y, (0, 1)).all() else y
+    return nulls.permuted(small, groups, draws, seed, strata)
 
 
 def metric_of(y: np.ndarray) -> Metric:
@@ -109,13 +120,19 @@ class Rows:
     def __init__(self, held: Held, where: Mapping[str, Any], setting: Setting) -> None:
         self.held, self.where, self.setting, self.rows = held, dict(where), setting, []
 
-    def interval(self, statistic: stats.Statistic) -> stats.Interval:
-        """Bootstrap over groups under the rule of thin classes, widened where folds share training rows."""
+    def interval(self, statistic: stats.Statistic, share: bool = True) -> stats.Interval:
+        """Bootstrap over groups under the rule of thin classes, widened where folds share training rows.
+
+        A `share` of exactly 0 or 1 is so in every resample: Wilson's interval, on the groups of the smaller class.
+        """
         held, s = self.held, self.setting
         note = stats.thin_class(held.y > 0, str(self.where.get("split", "test")), s.what) if held.binary else ""
         if note:
             return stats.Interval(float(statistic(np.ones((1, len(held.y))))[0]), note=note)
         found = stats.bootstrap(statistic, held.groups, s.draws, s.seed)
+        if share and held.binary and found.value in (0.0, 1.0):
+            n = min(len(np.unique(held.groups[held.y == c])) for c in (0, 1))
+            return stats.wilson(n if found.value else 0, n)
         low, high = (found.value + s.widen * (end - found.value) for end in (found.low, found.high))
         return replace(found, low=low, high=high, draws=found.value + s.widen * (found.draws - found.value))
 
@@ -149,12 +166,9 @@ def held_out_rows(
     if len(np.unique(held.folds)) > 1:
         p, how = nulls.p_value(main.value, refit), f"p of {len(refit)} refits on shuffled labels"
     else:
-        labels = nulls.permuted(held.y, held.groups, setting.permutations, [setting.seed, 11])
-        null = metric.columns(np.broadcast_to(held.scores[:, None], labels.shape), labels)
-        p, how = (
-            nulls.p_value(main.value, null),
-            f"p of {setting.permutations} shuffles of the held-out labels by group",
-        )
+        labels = shuffled_labels(held.y, held.groups, setting.permutations, [setting.seed, 11])
+        p = nulls.p_value(main.value, metric.columns(held.scores[:, None], labels, None))
+        how = f"p of {setting.permutations} shuffles of the held-out labels by group"
     out.add(predictor, metric.name, main, p=p, note="; ".join(t for t in (note, str(where.get("note", "")), how) if t))
     if held.binary:
         y = held.y > 0
@@ -163,7 +177,7 @@ def held_out_rows(
                 guess = held.predicted[name]
                 out.add(predictor, name, out.interval(lambda w, g=guess, f=score: f(g, y, w)))
         scale = _within_fold(held.scores, held.folds)
-        out.add(predictor, "cohens_d", out.interval(lambda w: stats.cohens_d(scale, y, w)))
+        out.add(predictor, "cohens_d", out.interval(lambda w: stats.cohens_d(scale, y, w), share=False))
     elif held.calibrated is not None:
         guess = held.calibrated
         out.add(predictor, "r2", out.interval(lambda w: stats.r2(guess, held.y, w)))
@@ -200,7 +214,7 @@ def _increment_rows(out: Rows, held: Held, combined: Combined, predictor: str, n
         (metric.name, gain, f"of {predictor} over the baselines, paired"),
         ("partial", partial, f"correlation of {predictor} and target given the baselines"),
     ):
-        found = out.interval(statistic)
+        found = out.interval(statistic, share=False)
         note = f"{found.note}; {note}" if found.note else note
         headline = bool(out.where.get("selected")) and kind != "partial"
         out.add(name, kind, found, p=found.p_above_zero, note=note, selected=headline)

@@ -19,6 +19,7 @@ from gnomon.methods.controls import (
     best_threshold,
     held_out_rows,
     metric_of,
+    shuffled_labels,
     signed,
     single_baselines,
 )
@@ -75,13 +76,13 @@ def direction_controls(
         held = replace(held, combined=combined, singles=singles)
     if random_scores is not None:
         held = replace(held, random=signed(random_scores[fit], y[fit], random_scores[held_out]))
-    shuffle = nulls.permuted(held.y, held.groups, setting.permutations, [setting.seed, 12])
+    shuffle = shuffled_labels(held.y, held.groups, setting.permutations, [setting.seed, 12])
     held = replace(held, null="shuffles of the held-out labels by group")
-    held = replace(held, shuffled=(np.broadcast_to(held.scores[:, None], shuffle.shape), shuffle))
+    held = replace(held, shuffled=(held.scores[:, None], shuffle))
     if difficulty is not None and np.isfinite(difficulty[held_out]).any():
         level = nulls.quantile_strata(np.asarray(difficulty, dtype=np.float64)[held_out])
-        within = nulls.permuted(held.y, held.groups, setting.permutations, [setting.seed, 13], level)
-        held = replace(held, strata=(np.broadcast_to(held.scores[:, None], within.shape), within))
+        within = shuffled_labels(held.y, held.groups, setting.permutations, [setting.seed, 13], level)
+        held = replace(held, strata=(held.scores[:, None], within))
     fixed = {"split": split} | dict(where or {})
     rows = held_out_rows(held, predictor, fixed, setting) + baseline_rows(held, fixed, setting)
     return pd.DataFrame(rows, columns=list(COLUMNS))

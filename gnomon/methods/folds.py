@@ -27,8 +27,8 @@ def grouped_folds(groups: np.ndarray, k: int, seed: int, strata: np.ndarray | No
 
 
 def threads() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use, eight at most: each holds a site's activations a few times over."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def map_threads(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -168,7 +168,7 @@ class Audit(Step):
         for kind, found in kinds.items():
             places = [int(i) for i in found if int(i) not in shown][: self.offenders]
             shown.update(places)
-            for line in cast(pd.DataFrame, rows.iloc[places]).to_dict("records"):
+            for line in rows.iloc[places].to_dict("records"):
                 kept = {k: line[k] for k in ("row", "example_id", "prompt", "target", "text")}
                 kept["answer"] = None if pd.isna(line["answer"]) else line["answer"]
                 label = None if pd.isna(line["label"]) else bool(line["label"])
@@ -180,7 +180,7 @@ class Audit(Step):
         table = artifact.table("checks")
         out: list[Block] = [Text("{checks} checks of the answers: {failed} failed, {warned} warned.", refs)]
         out += [Text(f"{line['check']}: {line['detail']}", kind="warning")
-                for line in table[table["level"] != "ok"].to_dict("records")]  # fmt: skip
+                for line in table.to_dict("records") if line["level"] != "ok"]  # fmt: skip
         out.append(Table("checks", "Checks", ("check", "level", "value", "limit", "detail"), limit=40))
         kinds = list(dict.fromkeys(artifact.table("offenders")["kind"]))
         out += [Tokens("offenders", TITLES[kind], where={"kind": kind}, extra=("why",), limit=self.offenders)
