@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "open": "gnomon.store:Study",
     "Study": "gnomon.store:Study",
-    "run": "gnomon.run:run_study",
+    "run_study": "gnomon.run:run_study",
     "load_model": "gnomon.models:load_model",
     "Example": "gnomon.types:Example",
     "Site": "gnomon.types:Site",
@@ -17,12 +17,12 @@ _NAMES = {
     "Step": "gnomon.step:Step",
     "UserError": "gnomon.errors:UserError",
 }
-__all__ = ["Direction", "Example", "Site", "Step", "Study", "UserError", "__version__", "load_model", "open", "run"]
+__all__ = ["Direction", "Example", "Site", "Step", "Study", "UserError", "__version__", "load_model", "open", "run_study"]
 
 if TYPE_CHECKING:
     from gnomon.errors import UserError as UserError
     from gnomon.models import load_model as load_model
-    from gnomon.run import run_study as run
+    from gnomon.run import run_study as run_study
     from gnomon.step import Step as Step
     from gnomon.store import Study as Study
     from gnomon.store import Study as open

@@ -94,3 +94,5 @@ def test_public_names_are_those_that_load():
 
     assert set(gnomon.__all__) == {*gnomon._NAMES, "__version__"}
     assert all(getattr(gnomon, name) is not None for name in gnomon.__all__)
+    modules = {path.stem for path in (ROOT / "gnomon").iterdir()}
+    assert not modules & set(gnomon.__all__), "importing such a module would hide the name"

@@ -29,7 +29,7 @@ COLUMNS = [
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return gnomon.run(DEMO, tmp_path_factory.mktemp("studies") / "demo", SMALL)
+    return gnomon.run_study(DEMO, tmp_path_factory.mktemp("studies") / "demo", SMALL)
 
 
 def test_every_step_is_made_and_whole(study):
@@ -81,10 +81,10 @@ def test_the_report_opens_in_a_browser_without_errors(study):
 def test_a_second_run_keeps_every_step_and_a_changed_option_remakes_its_step(study, tmp_path):
     copy = tmp_path / "demo"
     shutil.copytree(study.path, copy)
-    again = gnomon.run(DEMO, copy, SMALL)
+    again = gnomon.run_study(DEMO, copy, SMALL)
     assert all(step["kept"] for step in again.run["steps"])
     before = {a.name: a.fingerprint for a in study}
-    changed = gnomon.run(DEMO, copy, [*SMALL, "audit.max_cut=0.3"])
+    changed = gnomon.run_study(DEMO, copy, [*SMALL, "audit.max_cut=0.3"])
     after = {a.name: a.fingerprint for a in changed}
     assert [n for n in STEPS if before[n] != after[n]] == ["audit"]
 
