@@ -17,7 +17,18 @@ _NAMES = {
     "Step": "gnomon.step:Step",
     "UserError": "gnomon.errors:UserError",
 }
-__all__ = ["Direction", "Example", "Site", "Step", "Study", "UserError", "__version__", "load_model", "open", "run_study"]
+__all__ = [
+    "Direction",
+    "Example",
+    "Site",
+    "Step",
+    "Study",
+    "UserError",
+    "__version__",
+    "load_model",
+    "open",
+    "run_study",
+]
 
 if TYPE_CHECKING:
     from gnomon.errors import UserError as UserError
