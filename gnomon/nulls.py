@@ -76,7 +76,7 @@ def auroc_columns(scores: np.ndarray, labels: np.ndarray, folds: np.ndarray | No
     """AUROC of every column within folds -> `[m]`; scores and labels are `[n, m]`, or `[n]` for all columns."""
     from scipy.stats import rankdata  # slow to import, and few callers need it
 
-    scores, labels = (np.asarray(v).reshape(len(v), -1) for v in (scores, labels))
+    scores, labels = (v[:, None] if v.ndim == 1 else v for v in map(np.asarray, (scores, labels)))
     n, m = len(scores), max(scores.shape[1], labels.shape[1])
     fold = np.zeros(n, dtype=np.int64) if folds is None else np.unique(folds, return_inverse=True)[1]
     wins, pairs, width = np.zeros(m), np.zeros(m), max(1, 4_000_000 // max(n, 1))

@@ -384,6 +384,16 @@ def test_a_thin_test_class_has_a_value_and_no_interval():
     assert verdict(result.scores) == "undecided"
 
 
+def test_a_perfect_score_still_has_an_interval():
+    table, acts = rows(Planted(n=300))
+    for x in acts.values():
+        x[:, 0] += 100 * table["label"].astype(float)
+    result = evaluate(problem(table), lambda place, at: acts[place][at], list(acts), QUICK)
+    own = cell(result, "difference")
+    assert own.value == own.ci_high == 1.0
+    assert 0.85 < own.ci_low < 1.0
+
+
 def test_a_class_that_cannot_be_fitted_is_refused():
     table, acts = rows(Planted(n=60))
     table["label"] = True

@@ -68,6 +68,9 @@ def test_auroc_of_columns_is_auroc_of_each():
     s, y, fold = np.round(rng.normal(size=(90, 5)), 1), rng.random((90, 5)) < 0.5, np.arange(90) % 4
     each = [float(stats.auroc(s[:, j], y[:, j], folds=fold)) for j in range(5)]
     np.testing.assert_allclose(nulls.auroc_columns(s, y, fold), each, atol=1e-12)
+    one = [float(stats.auroc(s[:, 0], y[:, j], folds=fold)) for j in range(5)]
+    np.testing.assert_allclose(nulls.auroc_columns(s[:, 0], y, fold), one, atol=1e-12)
+    assert np.isnan(nulls.auroc_columns(np.zeros((0, 2)), np.zeros(0))).all()
 
 
 S, Y = sample()
