@@ -86,4 +86,24 @@ class Tokens:
     limit: int = 8
 
 
-Block = Text | Table | Figure | Tokens
+@dataclass(frozen=True)
+class Heat:
+    """Texts coloured token by token: one row of `table` a token, in reading order, `case` telling the texts apart.
+
+    `cases` names a table with one row a case; its columns `extra` are shown above the case's tokens. Colours run from
+    the largest negative to the largest positive `value` of a case.
+    """
+
+    table: str
+    title: str = ""
+    case: str = "case"
+    token: str = "token"
+    value: str = "value"
+    cases: str = ""
+    extra: Sequence[str] = ()
+    where: Mapping[str, Any] = field(default_factory=dict)
+    limit: int = 12
+    caption: str = ""
+
+
+Block = Text | Table | Figure | Tokens | Heat

@@ -26,7 +26,10 @@ from gnomon.writer import Writer
 if TYPE_CHECKING:
     from gnomon.models.model import Model
 
-KINDS = ("generations", "activations", "directions", "layers", "scores", "effects", "audit")
+KINDS = (
+    "generations", "activations", "directions", "layers", "scores", "effects", "audit",
+    "neurons", "second_order", "pca", "lexicon", "text", "neuron_ablations", "edits", "metrics",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

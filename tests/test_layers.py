@@ -22,7 +22,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("disk", "store", "writer"), 2),
     **dict.fromkeys(ROOMS, 3),
     "step": 4,
-    **dict.fromkeys(("rows", "causal"), 4),  # what several steps share
+    **dict.fromkeys(("rows", "causal", "lens"), 4),  # what several steps share
     "steps": 5,
     "report": 6,
     **dict.fromkeys(("config", "entries", "overrides", "describe"), 6),
@@ -36,7 +36,7 @@ FLOORS: dict[str, int] = {
 TOGETHER = (
     ("disk", "store", "writer"),
     ("step", "rows"),
-    ("step", "causal"),
+    ("step", "causal", "lens"),
     ("config", "entries", "overrides", "describe"),
     (
         "run",
