@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gnomon.blocks import Block, Figure, Table, Text, Tokens
+from gnomon.blocks import Block, Figure, Heat, Table, Text, Tokens
 from gnomon.errors import UserError
 from gnomon.registry import find
 from gnomon.report.charts import chart
 from gnomon.report.escape import clip
 from gnomon.report.formats import seconds, size
+from gnomon.report.heat import heat_view
 from gnomon.report.resolve import pieces, source
 from gnomon.report.rows import columns
 from gnomon.report.tables import table_view, token_view
@@ -36,7 +37,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class View:
-    """One block made ready: `kind` is text, table, figure, tokens or withheld; `data` what its template reads."""
+    """One block made ready: `kind` is text, table, figure, tokens, heat or withheld; `data` what its template reads."""
 
     kind: str
     data: Any
@@ -149,7 +150,9 @@ def _view(block: Block, artifact: Artifact, anchor: str) -> View:
         return View("figure", {"chart": chart(block, artifact), "caption": block.caption}, anchor, block.title)
     if isinstance(block, Tokens):
         return View("tokens", token_view(block, artifact), anchor, block.title)
-    raise UserError(f"{type(block).__name__} is no block", "Text, Table, Figure or Tokens")
+    if isinstance(block, Heat):
+        return View("heat", heat_view(block, artifact), anchor, block.title)
+    raise UserError(f"{type(block).__name__} is no block", "Text, Table, Figure, Tokens or Heat")
 
 
 def _options(artifact: Artifact, kind: type | None) -> list[Option]:
