@@ -257,6 +257,11 @@ def test_factored_is_materialised(family: str):
             assert apart(so.effects(coef, base), phi) <= TIGHT
             m = so.pulled(circuit, u, layer)
             assert apart(so.scores(circuit, factors, layer, m), torch.einsum("bnd,kd->kbn", phi, u)) <= TIGHT
+            beta = so.betas(circuit, layer, m)
+            assert apart(so.scores(circuit, factors, layer, m, beta=beta), torch.einsum("bnd,kd->kbn", phi, u)) <= TIGHT
+            own = torch.arange(len(phi)) % 3
+            mine = so.per_token_own(circuit, factors, layer, m[:, own].transpose(0, 1)).sum(1)
+            assert apart(mine, torch.einsum("bnd,bd->bn", phi, u[own])) <= TIGHT
             some = torch.tensor([3, 0, 11])
             assert (
                 apart(so.scores(circuit, factors, layer, m, some), torch.einsum("bnd,kd->kbn", phi[:, some], u))
@@ -349,6 +354,10 @@ def test_reading_before_the_end_leaves_out_the_final_norm():
         assert torch.equal(factors.output, ends_of(out.acts[Site.parse("resid_post.2")], out.lengths))
         phi = so.materialised(circuit, factors, 0)
         assert apart(so.effects(so.coefs(circuit, factors, 0), so.basis(circuit, 0)), phi) <= TIGHT
+        shared = Lens(model).capture(prompts(model), [0, 3]).before_final()
+        assert apart(so.coefs(circuit, shared, 0), so.coefs(circuit, factors, 0)) <= TIGHT
+        m = so.pulled(circuit, phi[0, :1], 3)
+        assert so.scores(circuit, shared, 3, m).abs().max() == 0  # a layer after the one that is read
 
 
 def test_only_the_last_tokens_count_as_sources():
@@ -364,8 +373,8 @@ def test_only_the_last_tokens_count_as_sources():
             assert apart(some[:, i], want) <= TIGHT
 
 
-def test_many_heads_go_through_the_stream():
-    """Where later heads outnumber d_model, rows and m are joined first: the same scores."""
+def test_both_orders_of_the_products_agree():
+    """Rows and m first (many heads, or few tokens), or m and W_out first: the same scores."""
     model = tiny_model("llama", "float64", n_layers=12)
     u = torch.randn(1, model.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with model.exact():
@@ -374,7 +383,9 @@ def test_many_heads_go_through_the_stream():
         m = so.pulled(lens.circuit, u, 0)
         assert len(m) > model.d_model
         phi = so.materialised(lens.circuit, factors, 0)
-        assert apart(so.scores(lens.circuit, factors, 0, m), torch.einsum("bnd,kd->kbn", phi, u)) <= TIGHT
+        want = torch.einsum("bnd,kd->kbn", phi, u)
+        assert apart(so.scores(lens.circuit, factors, 0, m), want) <= TIGHT
+        assert apart(so.scores(lens.circuit, factors, 0, m, beta=so.betas(lens.circuit, 0, m)), want) <= TIGHT
 
 
 # ---------------------------------------------------------------- faults that the identities must find

@@ -42,8 +42,8 @@ class Lens:
             )
             for a in range(self.stop)
         ]  # fmt: skip
-        post = [self._norm("ln2_post", a) if self.mlp_post else None for a in range(self.stop)]
-        out = [model.weights("W_out", a) for a in range(self.stop)]
+        post = [self._norm("ln2_post", a) if self.mlp_post else None for a in range(model.n_layers)]
+        out = [model.weights("W_out", a) for a in range(model.n_layers)]
         return Circuit(attention, out, post, self._norm("ln_final") if self.end is None else None)
 
     def _norm(self, name: str, layer: int | None = None) -> NormMap:

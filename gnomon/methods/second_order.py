@@ -25,7 +25,7 @@ later heads (5 % of the layer's own products on SmolLM2), R/d_model of the memor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gnomon.errors import UserError
@@ -135,6 +135,13 @@ class Factors:
     output: Tensor
     extra: dict[str, Tensor] = field(default_factory=dict)
 
+    def before_final(self) -> Factors:
+        """The same without the final norm's scale: for effects that are read in the residual stream."""
+        import torch
+
+        rows = {a: r / self.final_scale[:, None, None] for a, r in self.rows.items()}
+        return replace(self, rows=rows, final_scale=torch.ones_like(self.final_scale))
+
     def after(self, layer: int, end: int) -> Tensor:
         """Rows of all heads after `layer`, `[B, R, T]`; R is 0 for the last layer."""
         import torch
@@ -155,31 +162,45 @@ def pulled(circuit: Circuit, directions: Tensor, first: int = 0) -> Tensor:
     return torch.cat(parts) if parts else u.new_zeros((0, *u.shape))
 
 
-def per_token(circuit: Circuit, factors: Factors, layer: int, m: Tensor, neurons: Any = None) -> Tensor:
+def betas(circuit: Circuit, layer: int, m: Tensor, neurons: Any = None) -> Tensor:
+    """beta[k, r, n] of a layer's neurons for `m [R, K, d]`: `[K, R, n]`; the same for every text."""
+    return m.transpose(0, 1) @ circuit.write(layer, neurons).T
+
+
+def per_token(
+    circuit: Circuit, factors: Factors, layer: int, m: Tensor, neurons: Any = None, beta: Tensor | None = None
+) -> Tensor:
     """Scores of a layer's neurons, token by token: `[K, B, T, n]`; they sum over T to `scores`.
 
-    `m [R, K, d]` is `pulled(circuit, directions, layer)`. Where later heads outnumber d_model, rows and m are joined
-    before W_out, which is the vector-Jacobian product written out.
+    `m [R, K, d]` is `pulled(circuit, directions, layer)`; `beta` is `betas` of it, where it was made before. Without
+    beta the cheaper order of the two products is taken; rows times m first is the vector-Jacobian product written out.
     """
     import torch
 
     rows = factors.after(layer, circuit.end).transpose(1, 2)  # [B, T, R]
     acts = factors.acts[layer] if neurons is None else factors.acts[layer][..., neurons]
-    batch, width = rows.shape[:2]
-    flat, write = rows.reshape(batch * width, -1), circuit.write(layer, neurons)
-    out = []
-    for k in range(m.shape[1]):
-        if len(m) > m.shape[2]:
-            weight = (flat @ m[:, k]) @ write.T
-        else:
-            weight = flat @ (m[:, k] @ write.T)
-        out.append(weight.reshape(batch, width, -1) * acts)
-    return torch.stack(out)
+    batch, width, n = *rows.shape[:2], acts.shape[-1]
+    flat, (heads, _, d) = rows.reshape(batch * width, -1), m.shape
+    if beta is None and heads * (d * n + len(flat) * n) < len(flat) * d * (heads + n):
+        beta = betas(circuit, layer, m, neurons)
+    if beta is not None:
+        return torch.stack([(flat @ one).reshape(acts.shape) * acts for one in beta])
+    write = circuit.write(layer, neurons).T
+    return torch.stack([(flat @ m[:, k] @ write).reshape(acts.shape) * acts for k in range(m.shape[1])])
 
 
-def scores(circuit: Circuit, factors: Factors, layer: int, m: Tensor, neurons: Any = None) -> Tensor:
-    """phi_n . u of a layer's neurons along K directions: `[K, B, n]`; see `per_token` for `m`."""
-    return per_token(circuit, factors, layer, m, neurons).sum(2)
+def per_token_own(circuit: Circuit, factors: Factors, layer: int, m: Tensor, neurons: Any = None) -> Tensor:
+    """`per_token` where every text has a direction of its own: `m [B, R, d]`, `[B, T, n]`."""
+    rows = factors.after(layer, circuit.end).transpose(1, 2)
+    acts = factors.acts[layer] if neurons is None else factors.acts[layer][..., neurons]
+    return ((rows @ m) @ circuit.write(layer, neurons).T) * acts
+
+
+def scores(
+    circuit: Circuit, factors: Factors, layer: int, m: Tensor, neurons: Any = None, beta: Tensor | None = None
+) -> Tensor:
+    """phi_n . u of a layer's neurons along K directions: `[K, B, n]`; see `per_token` for `m` and `beta`."""
+    return per_token(circuit, factors, layer, m, neurons, beta).sum(2)
 
 
 def coefs(circuit: Circuit, factors: Factors, layer: int, neurons: Any = None) -> Tensor:
