@@ -223,6 +223,19 @@ def report(study: Annotated[Path, typer.Argument(help="A study's folder.")]) -> 
 
 @app.command()
 @guarded
+def export(
+    study: Annotated[Path, typer.Argument(help="A study's folder.")],
+    layout: Annotated[str, typer.Option("--layout", help="Whose file names: second-order.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder [STUDY/exports/LAYOUT].")] = None,
+) -> None:
+    """Write a study's results under the file names that older tools expect (no model is loaded)."""
+    from gnomon.exports import export_study
+
+    typer.echo(export_study(study, layout, out).report())
+
+
+@app.command()
+@guarded
 def clean(
     study: Annotated[Path, typer.Argument(help="A study's folder.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; remove nothing.")] = False,

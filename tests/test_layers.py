@@ -25,6 +25,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("rows", "causal", "lens"), 4),  # what several steps share
     "steps": 5,
     "report": 6,
+    "exports": 6,  # a study's folders under other tools' file names
     **dict.fromkeys(("config", "entries", "overrides", "describe"), 6),
     **dict.fromkeys(("run", "plan", "planned", "decide", "fingerprints", "lineage", "budget", "criteria", "record"), 7),
     **dict.fromkeys(("machine", "console"), 7),
@@ -176,6 +177,7 @@ LIGHT_USES = {
     "tasks": "from gnomon.registry import find, table\nfor name in table('task'): find('task', name)",
     "schema": "from gnomon.describe import schema; schema()",
     "list": "from gnomon.cli_list import listing; listing(None, None); listing('steps', 'generate')",
+    "export": "from gnomon.exports import LAYOUTS, load\nfor x in LAYOUTS.values(): load(x)",
     "plan": "from gnomon.plan import plan_study; from gnomon.run import run_study",
 }
 
