@@ -8,7 +8,6 @@ Anything else is undecided, and so is a value without its interval (too few rows
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,27 +15,12 @@ import pandas as pd
 from gnomon.config import Criterion, StudyFile
 from gnomon.disk import plain
 from gnomon.errors import UserError, unknown
+from gnomon.methods.verdict import RULES, verdict
 from gnomon.planned import BACK, KEEP, Plan
 from gnomon.store import META, Artifact, Study
 
-RULES: Mapping[str, tuple[str, Callable[[float, float, float], bool], Callable[[float, float, float], bool]]] = {
-    "at_least": ("≥", lambda low, high, b: low >= b, lambda low, high, b: high < b),
-    "above": (">", lambda low, high, b: low > b, lambda low, high, b: high <= b),
-    "at_most": ("≤", lambda low, high, b: high <= b, lambda low, high, b: low > b),
-    "below": ("<", lambda low, high, b: high < b, lambda low, high, b: low >= b),
-}
-
 COUNTS = ("n", "n_pos", "p", "q")
 """Columns that ci_low and ci_high do not speak of: judged by their value."""
-
-
-def verdict(bounds: Mapping[str, float], low: float, high: float) -> str:
-    """`pass` where the whole interval meets every bound, `fail` where it misses one as a whole, else `undecided`."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "undecided"
-    if any(RULES[name][2](low, high, bound) for name, bound in bounds.items()):
-        return "fail"
-    return "pass" if all(RULES[name][1](low, high, bound) for name, bound in bounds.items()) else "undecided"
 
 
 def check(plan: Plan) -> list[str]:

@@ -84,8 +84,8 @@ class Arithmetic:
             return {metric: np.stack([v[metric] for v in each]) for metric in each[0]}
         y = self.output[rows] if change is None else self.output[rows] + change
         out: dict[str, np.ndarray] = {"projection": y @ self.u}
-        if self.unembedding is not None:
-            targets = self.table["target_token"].to_numpy()[rows]
+        targets = self.table["target_token"].to_numpy()[rows]
+        if self.unembedding is not None and (targets >= 0).any():
             out["target_logprob"], out["accuracy"] = self.unembedding.read(y, targets)
         return out
 

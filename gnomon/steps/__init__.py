@@ -6,6 +6,11 @@ STEPS: dict[str, str] = {
     "audit": "gnomon.steps.audit:Audit",
     "probe": "gnomon.steps.probe:Probe",
     "layer_ablation": "gnomon.steps.layer_ablation:LayerAblation",
+    "second_order": "gnomon.steps.second_order:SecondOrder",
+    "pca": "gnomon.steps.pca:Pca",
+    "lexicon": "gnomon.steps.lexicon:Lexicon",
+    "text_decomposition": "gnomon.steps.text_decomposition:TextDecomposition",
     "intervene": "gnomon.steps.intervene:Intervene",
     "audit_claim": "gnomon.steps.audit_claim:AuditClaim",
+    "neuron_ablation": "gnomon.steps.neuron_ablation:NeuronAblation",
 }
