@@ -39,7 +39,9 @@ def line(row: Row) -> str:
     unit = "MiB" if row.unit == "bytes" else row.unit
 
     def number(value: float | None, digits: int) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
+        if value is None:
+            return ""
+        return f"{value:.1e}" if 0 < abs(value) < 10**-digits else f"{value:.{digits}f}"
 
     goal = "" if row.goal is None else f"{row.sense} {row.goal:g}"
     met = {True: "yes", False: "**no**", None: ""}[row.met]

@@ -64,7 +64,7 @@ class Arithmetic:
 
     def _each(self, label: str) -> Iterator[Neuron]:
         with self.ctx.progress(f"neuron ablation: {label}", len(self.neurons)) as advance:
-            arrays: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+            arrays: dict[int, tuple[np.ndarray, ...]] = {}
             for index, layer, slot in zip(*(self.neurons[c].tolist() for c in ("index", "layer", "slot")), strict=True):
                 if layer not in arrays:
                     arrays = {layer: tuple(self.source.array(f"{a}_layer{layer}") for a in ("coef", "basis"))}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from gnomon.errors import UserError
 from gnomon.lens.texts import ReadText
@@ -23,6 +24,16 @@ from gnomon.types import Direction, Site
 
 if TYPE_CHECKING:
     from gnomon.models.model import Model
+
+
+class TextLists(BaseModel):
+    """Two lists of texts; their direction is the difference of their mean outputs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plus: tuple[str, ...] = ("The answer is correct.", "Yes, that is right.", "The solution is valid.")
+    minus: tuple[str, ...] = ("The answer is incorrect.", "No, that is wrong.", "The solution is a mistake.")
+
 
 DirectionName = Literal["difference", "probe", "logit_lens", "texts"]
 

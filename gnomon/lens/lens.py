@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gnomon.errors import UserError
 from gnomon.methods.second_order import AttentionMap, Circuit, Factors, NormMap
 from gnomon.types import Site
@@ -124,7 +126,8 @@ class Lens:
         """A direction, or several `[K, d]`, as a tensor of the model; UserError where the width is another model's."""
         import torch
 
-        u = torch.as_tensor(vector, device=self.model.device).to(self.model.dtype)
+        given = vector if torch.is_tensor(vector) else torch.from_numpy(np.array(vector))
+        u = given.to(self.model.device, self.model.dtype)
         u = u[None] if u.ndim == 1 else u
         if u.ndim != 2 or u.shape[1] != self.model.d_model:
             raise UserError(

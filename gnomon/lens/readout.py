@@ -34,7 +34,8 @@ def projection(model: Model, vector: np.ndarray, end: int | None = None) -> Read
     """
     import torch
 
-    u = torch.from_numpy(np.array(vector)).to(model.device).to(torch.promote_types(model.dtype, torch.float32))
+    wide = torch.promote_types(model.dtype, torch.float32)
+    u = torch.from_numpy(np.array(vector)).to(model.device, wide)
     if u.shape[-1] != model.d_model:
         raise UserError(f"a direction of {u.shape[-1]} numbers", f"{model.d_model}, the d_model of {model.name}")
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gnomon.models.model import Model
 
 Texts = tuple[ReadText, ...]
+MASS_LAYERS = 6
+"""Layers of which one shard takes the masses."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class LensWorker:
         """Load the model; pull the directions back through the heads, once."""
         self.model = self.spec.load()
         self.lens = Lens(self.model)
-        self.pulls = [_Pull(self.model, one) for one in self.directions]
+        self.pulls = [Pull(self.model, one) for one in self.directions]
 
     def __call__(self, shard: tuple[int, Outputs | Scores | Masses]) -> None:
         """Do one shard and write its files."""
@@ -195,7 +197,7 @@ def _stack(values: Sequence[Any]) -> Any:
     return torch.stack(list(values), dim=1)
 
 
-class _Pull:
+class Pull:
     """One direction on one model: pulled back to every head once."""
 
     def __init__(self, model: Model, direction: ScoreDirection) -> None:
