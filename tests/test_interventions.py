@@ -11,6 +11,7 @@ from gnomon.interventions import INTERVENTIONS
 from gnomon.interventions.ablate import Ablate
 from gnomon.interventions.base import JOINED, Edit, PerRow, per_row, places
 from gnomon.interventions.clamp import Clamp
+from gnomon.interventions.neurons import Neurons
 from gnomon.interventions.orthogonalise import Orthogonalise, everywhere
 from gnomon.interventions.patch import Patch
 from gnomon.interventions.steer import Steer
@@ -19,7 +20,7 @@ from gnomon.types import Direction, Intervention, Site
 from tests.tiny import tiny_model, tiny_prompts
 
 D, M = 16, 7
-PROJECTIONS = ("ablate", "clamp", "patch", "orthogonalise")
+PROJECTIONS = ("ablate", "clamp", "patch", "orthogonalise", "neurons")
 """Those that set something to a value: doing so twice is doing so once. Steering adds, and is not among them."""
 
 
@@ -241,3 +242,47 @@ def test_bad_vectors_are_refused():
     with pytest.raises(UserError, match="positive length"):
         Steer(site, np.ones(4), unit=0.0)
     assert isinstance(PerRow(site), Edit)
+
+
+def test_neurons_change_their_own_coordinates_in_their_own_rows():
+    x, rows, positions = tokens(torch.float64)
+    site = Site("mlp_post", 0)
+    out = Neurons(site, [3, 1], [2.0, -1.0]).edit(x, rows, positions)
+    assert torch.equal(out[:, [3, 1]], torch.tensor([[2.0, -1.0]], dtype=torch.float64).expand(M, 2))
+    others = [i for i in range(D) if i not in (1, 3)]
+    assert torch.equal(out[:, others], x[:, others])
+    mask = np.array([[True, False], [False, False], [False, True]])
+    out = Neurons(site, [3, 1], 0.0, mask=mask).edit(x, rows, positions)
+    wanted = x.clone()
+    wanted[rows == 0, 3] = 0
+    wanted[rows == 2, 1] = 0
+    assert torch.equal(out, wanted)
+    half = Neurons(site, [5], factor=3.0, strength=0.5).edit(x, rows, positions)
+    assert torch.allclose(half[:, 5], 2 * x[:, 5])
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"indices": [1, 1], "values": 0.0}, "different whole numbers"),
+        ({"indices": [-1], "values": 0.0}, "different whole numbers"),
+        ({"indices": [0.5], "values": 0.0}, "different whole numbers"),
+        ({"indices": [1]}, "one of the two"),
+        ({"indices": [1], "values": 0.0, "factor": 2.0}, "one of the two"),
+        ({"indices": [1, 2], "values": [0.0] * 3}, "one number"),
+        ({"indices": [1], "factor": float("nan")}, "finite"),
+        ({"indices": [1], "values": 0.0, "mask": np.ones((2, 2), dtype=bool)}, "booleans"),
+        ({"indices": [1], "values": 0.0, "mask": np.ones((2, 1))}, "booleans"),
+    ],
+)
+def test_neurons_that_make_no_sense_are_refused(options, wanted):
+    with pytest.raises(UserError, match=wanted):
+        Neurons(Site("mlp_post", 0), **options)
+
+
+def test_neurons_and_rows_that_are_not_there_are_refused():
+    x, rows, positions = tokens()
+    with pytest.raises(UserError, match="neurons are 0 to 15"):
+        Neurons(Site("mlp_post", 0), [D], 0.0).edit(x, rows, positions)
+    with pytest.raises(UserError, match="no row 2"):
+        Neurons(Site("mlp_post", 0), [1], 0.0, mask=np.ones((2, 1), dtype=bool)).edit(x, rows, positions)

@@ -7,4 +7,5 @@ INTERVENTIONS: dict[str, str] = {
     "clamp": "gnomon.interventions.clamp:Clamp",
     "orthogonalise": "gnomon.interventions.orthogonalise:Orthogonalise",
     "noise": "gnomon.interventions.noise:Noise",
+    "neurons": "gnomon.interventions.neurons:Neurons",
 }
