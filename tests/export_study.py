@@ -31,7 +31,9 @@ def commit(study: Path, step: str, tables: Mapping[str, pd.DataFrame], arrays: M
     return writer.commit({"step": step, "name": step, "version": 1, "options": {"k": 3}, "inputs": {}, "ledger": []})
 
 
-def generation(study: Path, second: Artifact | None = None, positions: tuple[str, ...] = ("all", "last")) -> Artifact:
+def generation(
+    study: Path, second: Artifact | None = None, positions: tuple[str, ...] = ("all", "last"), noise: float = 0.0
+) -> Artifact:
     """ROWS + MORE answers, a few unparsed among the last; splits and labels those of `second`; a stream per token."""
     table, _ = rows(Planted(n=ROWS + MORE, d=D, layers=1))
     table["label"] = table["label"].astype(object)
@@ -50,6 +52,7 @@ def generation(study: Path, second: Artifact | None = None, positions: tuple[str
             count = int(lengths.sum()) if position == "all" else len(table)
             values = np.repeat(numbers, lengths) if position == "all" else numbers
             x = np.zeros((count, D), np.float32) + values[:, None] + 1 + 1000 * layer
+            x += noise * np.random.default_rng(layer).normal(size=x.shape).astype(np.float32)
             offsets = np.concatenate([[0], np.cumsum(lengths)]) if position == "all" else None
             shard.activations(Site("resid_post", layer), position, x, numbers, offsets, "float32")
     shard.finish()

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from gnomon.cli import app
 from gnomon.errors import UserError
 from gnomon.exports import LAYOUTS, export_study
+from gnomon.exports.final_norm import recover
 from gnomon.exports.folder import Folder, strict
 from gnomon.store import Artifact
 from tests import export_study as made
@@ -237,6 +238,55 @@ def test_nothing_to_export_is_an_error_that_names_the_steps(tmp_path: Path):
         export_study(tmp_path, "second-order", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+# ---------------------------------------------------------------- the final norm
+
+
+def planted_norm(x: np.ndarray, kind: str, rng: np.random.Generator) -> np.ndarray:
+    gain, bias = rng.normal(size=x.shape[1]), rng.normal(size=x.shape[1])
+    if kind == "rmsnorm":
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * gain
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * gain + bias
+
+
+@pytest.mark.parametrize("kind", ["rmsnorm", "layernorm"])
+def test_a_final_norm_is_found_again_and_anything_else_is_not(kind: str):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 16)) * 20 + 3
+    y = planted_norm(x, kind, rng)
+    norm = recover(x.astype(np.float32), y.astype(np.float32))
+    assert norm is not None
+    assert (norm.centred, norm.rows) == (kind == "layernorm", 60)
+    more = rng.normal(size=(5, 16)) * 30
+    again = np.random.default_rng(0)
+    again.normal(size=(60, 16))
+    assert np.allclose(norm(more), planted_norm(more, kind, again), atol=1e-3)
+    assert recover(x, np.tanh(y)) is None  # not a norm of x
+    assert recover(x, y[rng.permutation(60)]) is None  # other rows
+    assert recover(x[:6], y[:6]) is None  # too few to hold some out
+    assert recover(x, np.zeros_like(y)) is None
+
+
+def test_the_stream_goes_through_the_final_norm_where_the_study_can_tell_it(tmp_path: Path):
+    second = made_second_order(tmp_path, made.NUMBERS)
+    made.generation(tmp_path, second, noise=1.0)
+    stream = Artifact(tmp_path / "generate").activations("resid_post.5@all")
+    rows = second.table("rows")
+    x = np.stack([stream.row(r)[at] for r, at in zip(rows["row"], rows["read_at"], strict=True)]).astype(np.float64)
+    np.save(tmp_path / "second_order" / "output.npy", planted_norm(x, "layernorm", np.random.default_rng(3)))
+    out = export_study(tmp_path, "second-order").path
+    for split in ("fit", "tune", "test"):
+        prefix = str(out / NAME.format(split))
+        stats = json.loads(Path(f"{prefix}_stats.json").read_text())
+        assert stats["residual_stream_normalised"] is True
+        assert stats["final_norm"]["kind"] == "layernorm"
+        assert stats["final_norm"]["largest_error_on_rows_held_out"] < 1e-4
+        values, states = np.load(f"{prefix}_residual_stream.npy"), np.load(f"{prefix}_representations.npy")
+        at = np.asarray(rows.loc[rows["split"] == split, "read_at"])
+        assert np.allclose(values[np.arange(len(at)), at], states, atol=1e-3)
+        assert (values[np.load(f"{prefix}_attention_mask.npy") == 0] == 0).all()
 
 
 # ---------------------------------------------------------------- where it may write

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -137,12 +137,14 @@ def last_site(artifacts: Iterable[Artifact], position: str, part: Part) -> tuple
     return None if best is None else (best[1], best[2])
 
 
-def padded_stream(acts: Activations, part: Part, width: int) -> np.ndarray:
-    """`[N, width, d]` float32: each row's tokens, then zeros. N * width * d * 4 bytes are held."""
+def padded_stream(
+    acts: Activations, part: Part, width: int, norm: Callable[[np.ndarray], np.ndarray] | None
+) -> np.ndarray:
+    """`[N, width, d]` float32: each row's tokens, through `norm`, then zeros. N * width * d * 4 bytes are held."""
     out = np.zeros((len(part), width, acts.d), np.float32)
     for i, row in enumerate(part.rows.tolist()):
         values = acts.row(row)
         if len(values) > width:
             raise UserError(f"row {row} has {len(values)} captured tokens and {width} written ones", "the same tokens")
-        out[i, : len(values)] = values
+        out[i, : len(values)] = values if norm is None else norm(values)
     return out

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gnomon.exports.final_norm import norm_of
 from gnomon.exports.folder import Folder, latest, source
 from gnomon.exports.neurons import ranking, second_order_scores, text_files
 from gnomon.exports.rows import Part, generation_of, last_site, model_of, padded_stream, padded_tokens, parts_of
@@ -34,7 +35,7 @@ def export(study: Study, folder: Folder) -> None:
         facts: dict[str, Any] = {}
         if generation is not None:
             _answers(study, folder, part, generation, facts)
-            _stream(study, folder, part, generation, facts)
+            _stream(study, folder, part, second, facts)
         _correctness(study, folder, part, second, generation, facts)
         folder.json(f"{part.prefix}_stats.json", _stats(part, generation, second, facts), _names(generation, second))
     second_order_scores(study, folder, parts, second)
@@ -90,18 +91,24 @@ def _answers(study: Study, folder: Folder, part: Part, generation: Artifact, fac
     ), where)  # fmt: skip
 
 
-def _stream(study: Study, folder: Folder, part: Part, generation: Artifact, facts: dict[str, Any]) -> None:
-    """The residual stream at every token, padded; raw: the study's folders hold no final norm."""
+def _stream(study: Study, folder: Folder, part: Part, second: Artifact | None, facts: dict[str, Any]) -> None:
+    """The residual stream at every token, padded; through the final norm where that can be found again, else raw."""
     name = f"{part.prefix}_residual_stream.npy"
     found = last_site(study, "all", part)
     if found is None:
         folder.leave_out(name, CAPTURE)
         return
     artifact, acts = found
-    note = f"{acts.site}, before the final norm (not normalised); padded with zeros on the right"
-    folder.array(name, padded_stream(acts, part, facts["max_length"]), f"{artifact.name}/activations/{acts.site}@all",
-                 note)  # fmt: skip
-    facts |= {"residual_stream_site": str(acts.site), "residual_stream_normalised": False, "hidden_size": acts.d}
+    norm = norm_of(second, acts)
+    state = "before the final norm (not normalised)" if norm is None else "through the final norm"
+    values = padded_stream(acts, part, facts["max_length"], norm)
+    note = f"{acts.site}, {state}; padded with zeros on the right"
+    folder.array(name, values, f"{artifact.name}/activations/{acts.site}@all", note)
+    facts |= {"residual_stream_site": str(acts.site), "residual_stream_normalised": norm is not None,
+              "hidden_size": acts.d}  # fmt: skip
+    if norm is not None:
+        facts["final_norm"] = {"kind": "layernorm" if norm.centred else "rmsnorm", "rows": norm.rows,
+                               "largest_error_on_rows_held_out": norm.error}  # fmt: skip
 
 
 # ---------------------------------------------------------------- right against wrong
