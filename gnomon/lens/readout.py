@@ -29,8 +29,8 @@ class Readout:
 def projection(model: Model, vector: np.ndarray, end: int | None = None) -> Readout:
     """Along a direction `[d]`, or one of its own for every text `[texts, d]`.
 
-    `end` None: of the final norm's output (what the unembedding multiplies); else of resid_post of that layer. UserError
-    where the width is another model's.
+    `end` None: of the final norm's output (what the unembedding multiplies); else of resid_post of that layer.
+    UserError where the width is another model's.
     """
     import torch
 
@@ -48,29 +48,42 @@ def projection(model: Model, vector: np.ndarray, end: int | None = None) -> Read
 
 
 def target_logprob(model: Model, targets: Sequence[int]) -> Readout:
-    """Log-probability of each text's own target token."""
+    """Log-probability of each text's own target token; UserError for a token outside the vocabulary."""
 
-    def log_p(resid: Any, which: Any) -> Any:
+    def log_p(logits: Any, own: Any) -> Any:
         import torch
 
-        own = torch.as_tensor(list(targets), device=resid.device)[which]
-        logits = model.logits_from(resid)
-        return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1).gather(
-            1, own[:, None]
-        )
+        return torch.log_softmax(logits, -1).gather(1, own)
 
-    return Readout("target_logprob", model.n_layers - 1, log_p)
+    return _of_logits("target_logprob", model, targets, log_p)
 
 
 def target_logit(model: Model, targets: Sequence[int]) -> Readout:
-    """Logit of each text's own target token less the mean logit of the vocabulary."""
+    """Logit of each text's own target token less the mean logit of the vocabulary; UserError as above."""
+    return _of_logits("target_logit", model, targets, lambda x, own: x.gather(1, own) - x.mean(-1, keepdim=True))
 
-    def logit(resid: Any, which: Any) -> Any:
+
+def margin(model: Model, targets: Sequence[int]) -> Readout:
+    """Logit of each text's own target token less that of its strongest competitor; UserError as above."""
+
+    def over_best(logits: Any, own: Any) -> Any:
+        others = logits.scatter(1, own, -float("inf"))
+        return logits.gather(1, own) - others.max(-1, keepdim=True).values
+
+    return _of_logits("margin", model, targets, over_best)
+
+
+def _of_logits(name: str, model: Model, targets: Sequence[int], function: Callable[[Any, Any], Any]) -> Readout:
+    """A readout of logits `[m, d_vocab]` (float32 or wider) and target tokens `[m, 1]`."""
+    wrong = [t for t in targets if not 0 <= t < model.d_vocab]
+    if wrong:
+        raise UserError(f"target token {wrong[0]}, outside the vocabulary", f"tokens 0 to {model.d_vocab - 1}")
+
+    def read(resid: Any, which: Any) -> Any:
         import torch
 
         own = torch.as_tensor(list(targets), device=resid.device)[which]
         logits = model.logits_from(resid)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return logits.gather(1, own[:, None]) - logits.mean(-1, keepdim=True)
+        return function(logits.to(torch.promote_types(logits.dtype, torch.float32)), own[:, None])
 
-    return Readout("target_logit", model.n_layers - 1, logit)
+    return Readout(name, model.n_layers - 1, read)
