@@ -223,14 +223,13 @@ def test_workers_do_not_matter(tmp_path: Path):
 
 
 def plan(**splits: int) -> Planning:
-    return Planning(
-        spec(), 0, {"generations": Cost(rows=100, prompt_tokens=900, splits=splits or {"fit": 50, "test": 50})}
-    )
+    source = Cost(rows=100, prompt_tokens=900, splits=splits or {"fit": 50, "test": 50})
+    return Planning(spec(), 0, {"generations": source})
 
 
 @pytest.mark.parametrize(("options", "match"), [
-    ({"layers": [7]}, "holds 7"), ({"layers": [3]}, "the last layer"), ({"layers": [-1]}, "holds -1"), ({}, "no earlier"),
-    ({"layers": [0], "directions": ["probe"]}, "holds probe"), ({"layers": [0], "directions": []}, "each once"),
+    ({"layers": [7]}, "holds 7"), ({"layers": [3]}, "the last layer"), ({"layers": [-1]}, "holds -1"),
+    ({}, "no earlier"), ({"layers": [0], "directions": ["probe"]}, "holds probe"), ({"layers": [0], "directions": []}, "each once"),
     ({"layers": []}, "is empty"),
 ])  # fmt: skip
 def test_bad_options_are_refused_before_any_work(options: dict[str, Any], match: str):
