@@ -20,7 +20,7 @@ from gnomon.methods.sparse_text import (
     top_rows,
     unit_atoms,
 )
-from gnomon.nulls import benjamini_hochberg
+from gnomon.nulls import benjamini_hochberg, p_value
 
 
 def test_atoms_are_centred_rows_of_length_one():
@@ -81,16 +81,28 @@ def test_random_atoms_reach_the_cosine_that_was_measured():
     assert found.std() < 0.04
 
 
-def test_mixtures_stay_in_the_lexicons_subspace():
+def test_mixtures_have_the_lexicons_covariance_and_nothing_else_of_it():
     rng = np.random.default_rng(3)
     flat = rng.standard_normal((40, 5)) @ rng.standard_normal((5, 30))
     atoms = unit_atoms(flat)
-    mixed = mixed_atoms(atoms, rng)
+    mixed = next(mixed_atoms(atoms, rng, 1))
     assert mixed.shape == atoms.shape
     assert np.linalg.matrix_rank(np.concatenate([atoms, mixed]), tol=1e-8) == 5
     target = flat[:3] - flat.mean(0)
     assert reconstruct(mixed, target, 5)[1] == pytest.approx(np.ones(3)), "five mixtures span it"
     assert (reconstruct(random_atoms(40, 30, rng), target, 5)[1] < 0.95).all()
+
+
+def test_a_random_lexicon_is_one_of_its_mixtures():
+    """A lexicon that means nothing does not beat its control, in the median over many directions."""
+    p = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        atoms, targets = random_atoms(60, 50, rng), rng.standard_normal((40, 50))
+        mixed = [np.median(reconstruct(a, targets, 6)[1]) for a in mixed_atoms(atoms, rng, 19)]
+        p.append(p_value(float(np.median(reconstruct(atoms, targets, 6)[1])), np.array(mixed)))
+    assert np.mean(np.array(p) <= 0.05) <= 0.15
+    assert 0.35 <= np.mean(p) <= 0.7
 
 
 def test_standardised_p_is_uniform_on_nulls_and_small_for_a_planted_one():

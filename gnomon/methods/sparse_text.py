@@ -18,6 +18,7 @@ Cost: Gram matrix P^2 d once, then about P m (m + d) for a target; 600 targets, 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,9 +126,18 @@ def random_atoms(atoms: int, d: int, rng: np.random.Generator) -> np.ndarray:
     return unit_atoms(rng.standard_normal((atoms, d)))
 
 
-def mixed_atoms(atoms: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random mixtures of the lexicon's atoms, as many as there are: its subspace and spectrum without its phrases."""
-    return unit_atoms(rng.standard_normal((len(atoms), len(atoms))) @ atoms)
+def mixed_atoms(atoms: np.ndarray, rng: np.random.Generator, draws: int) -> Iterator[np.ndarray]:
+    """Random mixtures of the lexicon's atoms, as many as there are: `draws` times `[P, d]`, unit rows.
+
+    With centred atoms = U S V', a draw is Q S V', Q orthonormal at random: exactly the lexicon's covariance without its
+    phrases. (Gaussian mixtures would scatter around it, and lose to any lexicon.)
+    """
+    _, size, right = np.linalg.svd(atoms - atoms.mean(0), full_matrices=False)
+    kept = np.flatnonzero(size > 1e-10 * size[0])[: len(atoms) - 1]
+    factor = size[kept, None] * right[kept]
+    for _ in range(draws):
+        noise = rng.standard_normal((len(atoms), len(kept)))
+        yield unit_atoms(np.linalg.qr(noise - noise.mean(0))[0] @ factor)
 
 
 def isotropic_cosines(atoms: int, d: int, m: int, draws: int, seed: int) -> np.ndarray:

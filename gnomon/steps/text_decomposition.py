@@ -129,7 +129,8 @@ class TextDecomposition(Step):
         atoms = unit_atoms(embeddings)
         found = decompose(atoms, targets, self.m)
         rng = np.random.default_rng([ctx.seed, 53])
-        controls = [reconstruct(mixed_atoms(atoms, rng), targets, self.m) for _ in range(self.control_draws)]
+        mixtures = mixed_atoms(atoms, rng, self.control_draws)
+        controls = [reconstruct(mixture, targets, self.m) for mixture in mixtures]
         isotropic = isotropic_cosines(len(atoms), atoms.shape[1], self.m, self.isotropic_draws, ctx.seed)
         mixed = np.stack([cosine for _, cosine in controls])
         vectors = np.stack([vector for vector, _ in controls]).astype(np.float32)
