@@ -4,8 +4,10 @@ STEPS: dict[str, str] = {
     "generate": "gnomon.steps.generate:Generate",
     "capture": "gnomon.steps.capture:Capture",
     "audit": "gnomon.steps.audit:Audit",
+    "near_misses": "gnomon.steps.near_misses:NearMisses",
     "probe": "gnomon.steps.probe:Probe",
     "layer_ablation": "gnomon.steps.layer_ablation:LayerAblation",
+    "neurons": "gnomon.steps.neurons:Neurons",
     "second_order": "gnomon.steps.second_order:SecondOrder",
     "pca": "gnomon.steps.pca:Pca",
     "lexicon": "gnomon.steps.lexicon:Lexicon",
@@ -13,4 +15,5 @@ STEPS: dict[str, str] = {
     "intervene": "gnomon.steps.intervene:Intervene",
     "audit_claim": "gnomon.steps.audit_claim:AuditClaim",
     "neuron_ablation": "gnomon.steps.neuron_ablation:NeuronAblation",
+    "metrics": "gnomon.steps.metrics:Metrics",
 }
