@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     "generations", "activations", "directions", "layers", "scores", "effects", "audit",
-    "neurons", "second_order", "pca", "lexicon", "text", "neuron_ablations", "edits", "metrics",
+    "neurons", "second_order", "pca", "lexicon", "text", "neuron_ablations", "edits", "metrics", "pairs",
 )  # fmt: skip
 
 
