@@ -113,6 +113,12 @@ def test_a_question_is_never_its_own_groups_neighbour():
     assert nearest(["alone"], np.zeros(1))[0].tolist() == [-1]
 
 
+def test_the_rate_is_of_right_rows_whose_neighbour_is_wrong():
+    labels = np.array([[1, 0, 1, 1], [0, 1, 0, 0]], bool).T  # one right row in three; then one of one
+    assert flip_rate(labels, np.array([1, 0, 0, 0])).tolist() == [pytest.approx(1 / 3), 1.0]
+    assert flip_rate(labels, np.array([-1, 0, 0, 0])).tolist() == [0.0, 1.0]  # without a neighbour: not counted
+
+
 def test_what_differs_is_said_in_words():
     assert difference("add 48 and 2", "add 49 and 2") == "48 -> 49"
     assert difference("a b", "a b c") == "(nothing) -> c"

@@ -105,8 +105,10 @@ class NearMisses(Step):
             return Ref("rates", {"name": name}, column, spec, ci)
 
         near = "nearest wrong"
-        refs = {"n": at(near, "n", "d"), "flips": at(near, ci=True), "p": at(near, "p"), "null": at("shuffled", ci=True), "wrong": at("all wrong", ci=True),
-                "similar": at("similarity", spec=".2f")}  # fmt: skip
+        refs = {
+            "n": at(near, "n", "d"), "flips": at(near, ci=True), "p": at(near, "p"), "null": at("shuffled", ci=True),
+            "wrong": at("all wrong", ci=True), "similar": at("similarity", spec=".2f"),
+        }  # fmt: skip
         extra = ("similarity", "changed", "near_prompt", "near_answer")
         return [
             Text(
