@@ -63,14 +63,20 @@ class AttentionMap:
     def heads(self) -> int:
         return self.W_O.shape[0]
 
-    def push(self, x: Tensor) -> Tensor:
-        """What each head would write of `x [n, d]`: `[n, heads, d]` (pattern and scales left out)."""
+    def push(self, x: Tensor, written: Tensor | None = None) -> Tensor:
+        """What each head would write of `x [n, d]`: `[n, heads, d]` (pattern and scales left out).
+
+        `written` replaces `self.written()`, where what follows is folded into it.
+        """
         import torch
 
         value = torch.einsum("nd,kde->nke", self.norm.push(x), self.W_V)
         value = value.repeat_interleave(self.heads // self.W_V.shape[0], dim=1)
-        out = torch.einsum("nhe,hed->nhd", value, self.W_O)
-        return self.post.push(out) if self.post is not None else out
+        return torch.einsum("nhe,hed->nhd", value, self.written() if written is None else written)
+
+    def written(self) -> Tensor:
+        """W_O with the linear part of a norm after it: `[heads, d_head, d]`."""
+        return self.post.push(self.W_O) if self.post is not None else self.W_O
 
     def pull(self, u: Tensor) -> Tensor:
         """Pull directions `u [K, d]` back to each head's input: `[heads, K, d]`."""
@@ -211,13 +217,13 @@ def coefs(circuit: Circuit, factors: Factors, layer: int, neurons: Any = None) -
 
 def basis(circuit: Circuit, layer: int, neurons: Any = None) -> Tensor:
     """basis[n, r] of a layer's neurons: `[n, R, d]`; no text enters it."""
-    import torch
-
-    w = circuit.write(layer, neurons)
-    parts = [circuit.attention[a].push(w) for a in range(layer + 1, circuit.end)]
-    if not parts:
-        return w.new_zeros((len(w), 0, w.shape[1]))
-    return circuit.to_end(torch.cat(parts, dim=1))
+    w, later = circuit.write(layer, neurons), [circuit.attention[a] for a in range(layer + 1, circuit.end)]
+    out = w.new_empty((len(w), sum(part.heads for part in later), w.shape[1]))
+    at = 0
+    for part in later:  # the final norm's linear part goes into W_O: one pass over the basis, and no copy
+        out[:, at : at + part.heads] = part.push(w, circuit.to_end(part.written()))
+        at += part.heads
+    return out
 
 
 def effects(coef: Tensor, base: Tensor) -> Tensor:
