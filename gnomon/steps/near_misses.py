@@ -106,8 +106,8 @@ class NearMisses(Step):
 
         near = "nearest wrong"
         refs = {
-            "n": at(near, "n", "d"), "flips": at(near, ci=True), "p": at(near, "p", ".3f"), "null": at("shuffled", ci=True),
-            "wrong": at("all wrong", ci=True), "similar": at("similarity", spec=".2f"),
+            "n": at(near, "n", "d"), "flips": at(near, ci=True), "p": at(near, "p", ".3f"),
+            "null": at("shuffled", ci=True), "wrong": at("all wrong", ci=True), "similar": at("similarity", spec=".2f"),
         }  # fmt: skip
         extra = ("similarity", "changed", "near_prompt", "near_answer")
         return [
