@@ -50,7 +50,7 @@ class Arithmetic:
         main = self.source.directions()[0]
         self.u = main.vector.astype(np.float64) / np.linalg.norm(main.vector)
         self.unembedding = self._unembedding() if main.meta.get("space", "final_norm") == "final_norm" else None
-        known["rows without a target token"] = int((table["target_token"] < 0).sum())
+        known["rows without a target token"] = int(np.sum(np.asarray(table["target_token"]) < 0))
 
     def _unembedding(self) -> Unembedding:
         model = self.ctx.model()

@@ -52,7 +52,7 @@ class Cases:
     seed: int
 
     def __post_init__(self) -> None:
-        self.rows = self.source.table("rows").sort_values("index").reset_index(drop=True)
+        self.rows: Any = self.source.table("rows").sort_values("index").reset_index(drop=True)
         self.label = self.rows["label"].to_numpy(dtype=bool)
         self.neurons = self.source.table("neurons").sort_values("index").reset_index(drop=True)
         self.main = self.source.directions()[0].name
@@ -60,11 +60,11 @@ class Cases:
     def strongest(self, count: int, by: str) -> pd.DataFrame:
         """The `count` neurons of largest mean |score| (`second`), or of the best rank."""
         summary = self.source.table("summary")
-        own = summary[summary["direction"] == self.main]
+        own: Any = summary[summary["direction"] == self.main]
         column = "fit_second" if "fit_second" in own else "second"
-        found = self.neurons.merge(own[["layer", "neuron", column]], on=["layer", "neuron"])
+        found: Any = self.neurons.merge(own[["layer", "neuron", column]], on=["layer", "neuron"])
         found = found.rename(columns={column: "second"})
-        order = ["rank", "layer"] if by == "rank" else ["second"]
+        order: Any = ["rank", "layer"] if by == "rank" else ["second"]
         return found.sort_values(order, ascending=by == "rank", kind="stable").head(count).reset_index(drop=True)
 
     def scores(self, layer: int, neuron: int) -> np.ndarray:
@@ -107,7 +107,9 @@ class Cases:
         """`cases` and `heat`: of each neuron the text of its largest |score|, and its largest right and wrong ones."""
         cases: list[dict[str, Any]] = []
         heat: list[dict[str, Any]] = []
-        shown = np.flatnonzero((self.rows["split"] != "test").to_numpy() & self.rows["row"].isin(self.texts.index))
+        shown = np.flatnonzero(
+            (self.rows["split"] != "test").to_numpy() & self.rows["row"].isin(self.texts.index.tolist())
+        )
         for n in chosen.to_dict("records"):
             score, taken = self.scores(n["layer"], n["neuron"]), set()
             order = [int(i) for i in shown[np.argsort(-np.abs(score[shown]), kind="stable")]]

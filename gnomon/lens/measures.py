@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -107,15 +107,15 @@ class Measures:
         if "neuron_ablations" not in self.inputs:
             self.missing("sparsity, what accuracy needs", about, "step neuron_ablation", goal, "below")
             return
-        curve = self.inputs["neuron_ablations"].table("curve")
+        curve: Any = self.inputs["neuron_ablations"].table("curve")
         tolerance = self.goals.accuracy_drop
-        shares = []
+        shares: list[Interval] = []
         for series in ("largest effects kept", "random rows kept"):
-            own = curve[(curve["metric"] == "accuracy") & (curve["series"] == series)]
+            own: Any = curve[(curve["metric"] == "accuracy") & (curve["series"] == series)]
             if series.startswith("random") and len(own):  # all rows kept is the same whichever rows come first
                 own = pd.concat([own, pd.DataFrame([{"cut": 1.0, "change": 0.0, "ci_low": 0.0, "ci_high": 0.0}])])
-            arrays = (own[c].to_numpy() for c in ("cut", "change", "ci_low", "ci_high"))
-            shares.append(measures.allowed_share(*arrays, tolerance))
+            cut, change, low, high = (own[c].to_numpy() for c in ("cut", "change", "ci_low", "ci_high"))
+            shares.append(measures.allowed_share(cut, change, low, high, tolerance))
         self.add(
             "sparsity, what accuracy needs", about, shares[0], goal, "below", control=shares[1].value,
             n=int(curve["n"].max()) if len(curve) else 0,
@@ -124,7 +124,7 @@ class Measures:
 
     def layers(self) -> None:
         """The kept layers' share of all layers' effects."""
-        layers = self.source.table("layers")
+        layers: Any = self.source.table("layers")
         found = measures.concentration(layers["mass"].to_numpy(), layers["kept"].to_numpy(), self.ctx.seed)
         low = high = np.nan
         if self.source.has("mass_rows"):
@@ -167,7 +167,7 @@ class Measures:
             "full": "accuracy drop, full ablation", "rank1": "accuracy drop, rank-1",
             "text": "accuracy drop, sparse text", "insignificant": "accuracy drop, significant effects only",
         }  # fmt: skip
-        rows = self.inputs["neuron_ablations"].table("ablations") if "neuron_ablations" in self.inputs else None
+        rows: Any = self.inputs["neuron_ablations"].table("ablations") if "neuron_ablations" in self.inputs else None
         for condition, metric in names.items():
             bound, sense = (None, "") if condition == "full" else (goal, "below")
             part = None if rows is None else rows[(rows["metric"] == "accuracy") & (rows["condition"] == condition)]
@@ -194,7 +194,7 @@ class Measures:
         if "neurons" not in self.inputs or not self.inputs["neurons"].has("auroc"):
             self.missing("neurons that tell right from wrong", about, "step neurons with its AUROC table")
             return
-        table = self.inputs["neurons"].table("auroc")
+        table: Any = self.inputs["neurons"].table("auroc")
         searched = table[table["fit_auroc"].notna()]
         if searched.empty:
             self.missing("neurons that tell right from wrong", about, "rows of both classes in fit")
@@ -209,12 +209,12 @@ class Measures:
         found = Interval(float(best["fit_auroc"]))
         self.add("best neuron's AUROC on fit", about, found, control=0.5, p=float(best["max_t_p"]), note=note)
         if np.isfinite(best["test_auroc"]):
-            found = Interval(*(float(best[c]) for c in ("test_auroc", "ci_low", "ci_high")))
+            found = Interval(float(best["test_auroc"]), float(best["ci_low"]), float(best["ci_high"]))
             self.add("best neuron's AUROC on test", about, found, control=0.5, p=float(best.get("holm", np.nan)))
 
     def speed(self) -> None:
         """The speed-up over materialising, stage by stage."""
-        costs = self.source.table("costs") if self.source.has("costs") else pd.DataFrame(columns=["speedup"])
+        costs: Any = self.source.table("costs") if self.source.has("costs") else pd.DataFrame(columns=["speedup"])
         known = costs[costs["speedup"].notna()]
         if known.empty:
             self.missing("speed-up over materialising", "cost", "costs of second_order")
@@ -226,7 +226,7 @@ class Measures:
             )  # fmt: skip
 
 
-def _full(rows: pd.DataFrame, space: str) -> float:
+def _full(rows: Any, space: str) -> float:
     """The accuracy change of the full ablation in a space."""
     here = (rows["metric"] == "accuracy") & (rows["space"] == space) & (rows["condition"] == "full")
     return float(rows.loc[here, "change"].iloc[0])
@@ -251,7 +251,7 @@ def stages(inputs: Inputs) -> pd.DataFrame:
 
 def directions(source: Artifact, draws: int, seed: int) -> pd.DataFrame:
     """Every pair of score directions: their cosine, and how alike they order the kept layers' neurons."""
-    found, summary = source.directions(), source.table("summary")
+    found, summary = source.directions(), cast(Any, source.table("summary"))
     means: dict[str, Any] = {
         d.name: summary[summary["direction"] == d.name].sort_values(["layer", "neuron"])["mean"].to_numpy()
         for d in found

@@ -38,7 +38,8 @@ COLUMNS = (
 
 def ablation_blocks(artifact: Artifact) -> list[Block]:
     """Setting, a headline for each space, its conditions and controls, the curve, limits."""
-    rows, compared = artifact.table("ablations"), artifact.table("compared")
+    rows: Any = artifact.table("ablations")
+    compared: Any = artifact.table("compared")
     blocks: list[Block] = [_setting()]
     for space in ("model", "output"):
         here = rows[rows["space"] == space]
@@ -91,7 +92,7 @@ def _headline(space: str, metric: str) -> Text:
     )  # fmt: skip
 
 
-def _beside(compared: pd.DataFrame, space: str, condition: str) -> list[Block]:
+def _beside(compared: Any, space: str, condition: str) -> list[Block]:
     """The control sentence of a condition: the target's log-probability (else the projection) beside its draws."""
     here = compared[(compared["space"] == space) & (compared["condition"] == condition)]
     metric = next((m for m in ("target_logprob", "projection") if m in set(here["metric"])), None)
@@ -113,7 +114,7 @@ def _beside(compared: pd.DataFrame, space: str, condition: str) -> list[Block]:
     )]  # fmt: skip
 
 
-def _recovered(here: pd.DataFrame, space: str) -> list[Block]:
+def _recovered(here: Any, space: str) -> list[Block]:
     out: list[Block] = []
     rows = here[(here["metric"] == "accuracy") & here["recovered"].notna()]
     for condition, words in (("rank1", "rank-1 effects"), ("text", "text reconstructions"),

@@ -46,7 +46,7 @@ def _ref(metric: str, column: str = "value", spec: str = ".1%", ci: bool = False
     return Ref("metrics", {"metric": metric}, column, spec, ci)
 
 
-def _criteria(metrics: pd.DataFrame) -> list[Block]:
+def _criteria(metrics: Any) -> list[Block]:
     out: list[Block] = []
     for row in metrics[metrics["goal"].notna()].to_dict("records"):
         metric, verdict = row["metric"], row["verdict"]

@@ -162,7 +162,9 @@ def correlation_interval(a: np.ndarray, b: np.ndarray, draws: int = 1000, seed: 
     return Interval(float(pearson(a, b)), float(low), float(high))
 
 
-def difference(values: np.ndarray, labels: np.ndarray, groups: Sequence[Any], draws: int, seed: int) -> Interval:
+def difference(
+    values: np.ndarray, labels: np.ndarray, groups: Sequence[Any] | np.ndarray, draws: int, seed: int
+) -> Interval:
     """mean over right rows - mean over wrong rows, resampled by group."""
     values, labels = np.asarray(values, dtype=np.float64), np.asarray(labels, dtype=bool)
 

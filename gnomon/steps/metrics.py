@@ -98,4 +98,4 @@ def _texts(inputs: Inputs, rows: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=["row"])
     table = inputs.generations()
     table = table.set_index(table["row"].rename(None))
-    return table.loc[table.index.isin(rows["row"])]
+    return table.loc[table.index.isin(rows["row"].tolist())]

@@ -150,7 +150,7 @@ class NeuronAblation(Step):
         generations = scored_rows(inputs.generations())
         texts = generations.set_index(generations["row"].rename(None)).loc[some["row"].tolist()]
         fit = ctx.split(generations, "fit", "neuron ablation: mean activations")
-        by_layer = {int(k): part for k, part in neurons.groupby("layer")}
+        by_layer = {int(k): pick(neurons, layer=k) for k in sorted(set(neurons["layer"].tolist()))}
         sites = [Site("mlp_post", layer) for layer in by_layer]
         means = component_means(ctx, fit, sites, self.where, self.fit_rows, self.batch_size)
         rows = some["index"].to_numpy()
