@@ -154,6 +154,15 @@ def test_a_hostile_token_is_text(token):
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", html)
 
 
+def test_a_strong_newline_does_not_break_the_list_of_the_strongest(tmp_path):
+    table = pd.DataFrame({"case": 0, "token": ["a", ".\n\n"], "value": [0.1, 2.0]})
+    case = heat_view(Heat("heat"), step(tmp_path, "lines", "x:Y", {"heat": table})).items[0]
+    assert str(case.tokens[1].html).count("\n") == 2
+    listed = str(case.strongest[0][0].html)
+    assert "\n" not in listed
+    assert listed.count("⏎") == 2
+
+
 def test_a_long_text_shows_its_end_and_says_what_is_left_out(tmp_path):
     n = MOST_TOKENS + 77
     table = pd.DataFrame({"case": "long", "token": [f" t{i}" for i in range(n)], "value": np.linspace(3, 1, n)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,11 @@ class HeatToken:
     tone: str
     share: int
     title: str
+
+    @property
+    def short(self) -> HeatToken:
+        """The same on one line, for lists: a newline is its sign alone."""
+        return replace(self, html=Markup(str(self.html).replace("\n", "")))  # was escaped when it was made
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def _case(block: Heat, facts: Mapping[str, Any], rows: pd.DataFrame | None) -> H
     spec = "+" + automatic(most)
     tokens = [_token(t, float(v), most, spec, i) for i, (t, v) in enumerate(zip(texts, values, strict=True))]
     order = np.argsort(-np.where(np.isfinite(values), np.abs(values), -1), kind="stable")[:STRONGEST]
-    strongest = [(tokens[i], number(float(values[i]), spec)) for i in order if tokens[i].tone]
+    strongest = [(tokens[i].short, number(float(values[i]), spec)) for i in order if tokens[i].tone]
     shown = [(name.replace("_", " "), _fact(facts[name], name)) for name in block.extra if name != "label"]
     shown = [(name, text) for name, text in shown if text]
     mark = mark_of(facts["label"]) if "label" in block.extra else ""
