@@ -9,7 +9,7 @@ one ordinary backward pass for all neurons of all layers. Source: Molchanov et a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,12 +55,26 @@ def gradient_times_activation(
         if value.shape[1] != 1:
             raise UserError(f"a readout of {value.shape[1]} numbers", "one number a text")
         acts = [found.acts[site] for site in sites]
-        at = torch.arange(acts[0].shape[1], device=model.device)[None]
-        first = torch.zeros_like(lengths) if last_k is None else (lengths - last_k).clamp_min(0)
-        counted = ((at < lengths[:, None]) & (at >= first[:, None]))[..., None]
-        for layer, act, grad in zip(reached, acts, torch.autograd.grad(value.sum(), acts), strict=True):
-            both = torch.where(counted, act.detach().double() * grad.double(), 0.0)
+        for layer, both in zip(reached, products(value.sum(), acts, lengths, last_k), strict=True):
             out[layer][part] = both.sum(1).cpu().numpy()
         if progress is not None:
             progress(len(part))
     return out
+
+
+def counted(lengths: Any, width: int, last_k: int | None) -> Any:
+    """Which tokens of a right-padded batch count: `[B, T]` bool; the last k of each text, or all of it."""
+    import torch
+
+    at = torch.arange(width, device=lengths.device)[None]
+    first = torch.zeros_like(lengths) if last_k is None else (lengths - last_k).clamp_min(0)
+    return (at < lengths[:, None]) & (at >= first[:, None])
+
+
+def products(value: Any, acts: Sequence[Any], lengths: Any, last_k: int | None) -> list[Any]:
+    """act * d value / d act of each of `acts [B, T, d_mlp]`, in float64, 0 on tokens that do not count."""
+    import torch
+
+    keep = counted(lengths, acts[0].shape[1], last_k)[..., None]
+    grads = torch.autograd.grad(value, list(acts))
+    return [torch.where(keep, a.detach().double() * g.double(), 0.0) for a, g in zip(acts, grads, strict=True)]
