@@ -109,7 +109,7 @@ class NearMisses(Step):
             "n": at(near, "n", "d"), "flips": at(near, ci=True), "p": at(near, "p", ".3f"),
             "null": at("shuffled", ci=True), "wrong": at("all wrong", ci=True), "similar": at("similarity", spec=".2f"),
         }  # fmt: skip
-        extra = ("similarity", "changed", "near_prompt", "near_answer")
+        extra = ("similarity", "changed", "near_answer", "near_id")
         return [
             Text(
                 "Of {n} right answers, {flips} (95% interval) have a nearest question that is answered wrong; with "
