@@ -123,12 +123,15 @@ def texts(study: Path) -> Artifact:
 
 def test_phrases_are_mined_from_fit_rows_only(tmp_path):
     artifact = run(
-        tmp_path, inputs={"generations": [texts(tmp_path)]}, curated=False, mine="generations", fewest=2, longest=2
-    )
+        tmp_path, inputs={"generations": [texts(tmp_path)]}, curated=False, mine="generations", fewest=2, longest=2,
+        common=1.0,
+    )  # fmt: skip
     table = artifact.table("phrases")
     assert table["phrase"].tolist() == ["prime factor", "question"]
     assert table["documents"].tolist() == [3, 3]
     assert set(table["source"]) == {"mined"}
+    with pytest.raises(UserError, match="no phrase of generations"):  # what is in every document tells nothing apart
+        run(tmp_path, "common", {"generations": [Artifact(tmp_path / "generate")]}, mine="generations", fewest=2)
     with pytest.raises(UserError, match="no phrase of generations is in 9 documents"):
         run(tmp_path, "no", {"generations": [Artifact(tmp_path / "generate")]}, mine="generations", fewest=9)
 

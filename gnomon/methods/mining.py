@@ -42,18 +42,23 @@ def phrases_of(text: str, longest: int = 3) -> set[str]:
     return out
 
 
-def mine(documents: Iterable[str], most: int = 200, fewest: int = 3, longest: int = 3) -> list[tuple[str, int]]:
+def mine(
+    documents: Iterable[str], most: int = 200, fewest: int = 3, longest: int = 3, common: float = 1.0
+) -> list[tuple[str, int]]:  # fmt: skip
     """(phrase, documents that hold it), best first, at most `most`.
 
     Args:
         documents: texts; the count is of documents, so that one long text does not decide.
         fewest: documents that a phrase must be in.
         longest: words in a phrase at most.
+        common: phrases of more than this share of the documents are dropped (a chat template's words, say).
     """
     counts: Counter[str] = Counter()
+    total = 0
     for text in documents:
         counts.update(phrases_of(text, longest))
-    kept = {phrase: n for phrase, n in counts.items() if n >= fewest}
+        total += 1
+    kept = {phrase: n for phrase, n in counts.items() if fewest <= n <= common * total}
     inside: Counter[str] = Counter()
     for phrase, n in kept.items():
         for part in _parts(phrase.split()):

@@ -68,9 +68,9 @@ def _rules(artifact: Artifact) -> list[Block]:
     return [
         Text(
             "Phrases are chosen by orthogonal matching pursuit over the centred lexicon, each phrase made unit. "
-            "Agreement is the mean cosine of the reconstruction with the final-norm output (without the neuron's own "
-            "effect, centred on fit) at the test rows of largest projection; its p shuffles which rows those are, by "
-            "group, and is one-sided.", kind="method",
+            "Agreement is the mean cosine of the reconstruction with the final-norm output (less the neuron's own "
+            "second-order effect, centred on fit) at the test rows of largest projection; its p shuffles which rows "
+            "those are, by group, and is one-sided.", kind="method",
         ),
         Text(
             "Rule of polysemanticity, fixed beforehand: the neuron's largest effects fall into clusters more clearly "
@@ -120,6 +120,7 @@ def _limits() -> Text:
         "The lexicon names only what is on it, and a phrase is chosen for the part of the direction that others leave, "
         "so later phrases and negative signs are corrections more often than meanings. Cosines count every dimension "
         "alike, also those that the unembedding hardly reads. Agreement says that the prompts lie where the phrases "
-        "point, not that the model uses the neuron so; prompts of one task are alike, and so are their neurons.",
+        "point, not that the model uses the neuron so: the neuron's direct effect and what its fellows write are still "
+        "in the output, and prompts of one task are alike.",
         kind="limit",
     )

@@ -107,14 +107,17 @@ class Lexicon(Step):
     file: str | None = None
     """A text file of phrases, one a line; lines that begin with # name a topic."""
     mine: str | None = None
-    """Mine phrases from `generations` (prompts and responses of fit rows), or from the text file of this path (one
-    document a line)."""
+    """Mine phrases from `generations` (fit rows; a prompt with its response is a document), or from the text file of
+    this path (a line is a document)."""
     most: int = Field(default=200, ge=1)
     """Mined phrases that are kept at most."""
     fewest: int = Field(default=3, ge=1)
     """Documents that a mined phrase must be in."""
     longest: int = Field(default=3, ge=1, le=6)
     """Words in a mined phrase at most."""
+    common: float = Field(default=0.9, gt=0, le=1)
+    """Mined phrases in more than this share of the documents are dropped: those of a chat template or a system prompt
+    are in all of them and tell nothing apart."""
     template: str = "Think about {phrase}"
     """The text that is embedded; {phrase} alone is possible, but a phrase of one token is then read at the first
     position, where most models keep an attention sink."""
@@ -167,7 +170,11 @@ class Lexicon(Step):
         """All phrases, once each, and in how many documents the mined ones are."""
         found = list(curated()) if self.curated else []
         found += read_file(self.file) if self.file else []
-        counts = dict(mine(self._documents(inputs, ctx), self.most, self.fewest, self.longest)) if self.mine else {}
+        counts = (
+            dict(mine(self._documents(inputs, ctx), self.most, self.fewest, self.longest, self.common))
+            if self.mine
+            else {}
+        )
         if self.mine and not counts:
             raise UserError(f"no phrase of {self.mine} is in {self.fewest} documents", "more text", "lower fewest")
         every = unique([*found, *(Phrase(text, "mined") for text in counts)])
@@ -179,8 +186,8 @@ class Lexicon(Step):
         if self.mine != GENERATIONS:
             return read_text(str(self.mine), "text to mine").splitlines()
         table = ctx.split(inputs.generations(), "fit", "lexicon: mining")
-        responses = [t for t in table["text"].tolist() if isinstance(t, str)]
-        return [*table.drop_duplicates("prompt_hash")["prompt"].tolist(), *responses]
+        pairs = zip(table["prompt"].tolist(), table["text"].tolist(), strict=True)
+        return [f"{prompt}\n{text if isinstance(text, str) else ''}" for prompt, text in pairs]
 
     def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
         model = ctx.model()

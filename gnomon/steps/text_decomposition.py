@@ -9,7 +9,7 @@ Agreement of phrases and prompts, on test rows, which chose neither:
 
     statistic   mean over the k test rows of largest projection of  cos(text reconstruction, e_i)
                  e_i = output_i - mean output over fit - (phi_i - mean phi): the final-norm output at the read position
-                 without the neuron's own effect, which lies along its direction by construction
+                 without the neuron's own second-order effect, which lies along its direction by construction
     null        which rows are the top ones is shuffled, by group; q by Benjamini-Hochberg over the neurons
     control     the same reconstruction on the top rows of the other neurons
 """
