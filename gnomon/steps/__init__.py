@@ -14,6 +14,7 @@ STEPS: dict[str, str] = {
     "text_decomposition": "gnomon.steps.text_decomposition:TextDecomposition",
     "intervene": "gnomon.steps.intervene:Intervene",
     "audit_claim": "gnomon.steps.audit_claim:AuditClaim",
+    "edit": "gnomon.steps.edit:Edit",
     "neuron_ablation": "gnomon.steps.neuron_ablation:NeuronAblation",
     "metrics": "gnomon.steps.metrics:Metrics",
 }
