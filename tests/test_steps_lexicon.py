@@ -130,10 +130,18 @@ def test_phrases_are_mined_from_fit_rows_only(tmp_path):
     assert table["phrase"].tolist() == ["prime factor", "question"]
     assert table["documents"].tolist() == [3, 3]
     assert set(table["source"]) == {"mined"}
-    with pytest.raises(UserError, match="no phrase of generations"):  # what is in every document tells nothing apart
-        run(tmp_path, "common", {"generations": [Artifact(tmp_path / "generate")]}, mine="generations", fewest=2)
-    with pytest.raises(UserError, match="no phrase of generations is in 9 documents"):
-        run(tmp_path, "no", {"generations": [Artifact(tmp_path / "generate")]}, mine="generations", fewest=9)
+
+
+def test_words_of_every_document_are_not_mined_and_an_empty_yield_is_said(tmp_path):
+    """A chat template's words tell nothing apart; with the curated list there the step goes on, and warns."""
+    inputs = {"generations": [texts(tmp_path)]}
+    with pytest.raises(UserError, match="no phrase of generations is in 2 documents and in at most 90% of them"):
+        run(tmp_path, "alone", inputs, curated=False, mine="generations", fewest=2)
+    artifact = run(tmp_path, "beside", inputs, mine="generations", fewest=2)
+    assert set(artifact.table("phrases")["source"]) == {"curated"}
+    assert artifact.table("sources")["phrases"].tolist() == [len(curated()), 0]
+    assert check(Lexicon().summary(artifact), artifact) == []
+    assert "0 phrases were found" in make_section(artifact, {}, strict=True).sentences("warning")[0].text
 
 
 def test_phrases_are_mined_from_a_file_and_the_file_is_part_of_the_identity(tmp_path):

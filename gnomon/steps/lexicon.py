@@ -30,7 +30,7 @@ from gnomon.methods.mining import mine
 from gnomon.methods.phrases import Phrase, curated, curated_text, read_file, read_text, unique
 from gnomon.methods.sparse_text import unit_atoms
 from gnomon.step import Context, Cost, Inputs, ModelSpec, Planning, Step
-from gnomon.store import Artifact
+from gnomon.store import Artifact, concat
 from gnomon.writer import Writer
 
 PHRASES = pa.schema(
@@ -170,13 +170,14 @@ class Lexicon(Step):
         """All phrases, once each, and in how many documents the mined ones are."""
         found = list(curated()) if self.curated else []
         found += read_file(self.file) if self.file else []
-        counts = (
-            dict(mine(self._documents(inputs, ctx), self.most, self.fewest, self.longest, self.common))
-            if self.mine
-            else {}
-        )
-        if self.mine and not counts:
-            raise UserError(f"no phrase of {self.mine} is in {self.fewest} documents", "more text", "lower fewest")
+        counts: dict[str, int] = {}
+        if self.mine:
+            counts = dict(mine(self._documents(inputs, ctx), self.most, self.fewest, self.longest, self.common))
+        if self.mine and not counts and not found:
+            raise UserError(
+                f"no phrase of {self.mine} is in {self.fewest} documents and in at most {self.common:.0%} of them",
+                "more text", "lower fewest, or use the curated list",
+            )  # fmt: skip
         every = unique([*found, *(Phrase(text, "mined") for text in counts)])
         if len(every) < 2:
             raise UserError(f"lexicon has {len(every)} phrases", "at least 2")
@@ -207,7 +208,8 @@ class Lexicon(Step):
         sources = table.groupby("source", sort=False).agg(phrases=("index", "size"), mean_tokens=("tokens", "mean"))
         out.array("embeddings", embeddings)
         out.table("phrases", table, PHRASES)
-        out.table("sources", sources.reset_index(), SOURCES)
+        nothing = pd.DataFrame([("mined", 0, float("nan"))] * bool(self.mine and not counts), columns=SOURCES.names)
+        out.table("sources", concat([sources.reset_index(), nothing]), SOURCES)
         out.table("checks", _checks(embeddings, np.asarray(table["topic"]), self.draws, ctx.seed), CHECKS)
 
     def summary(self, artifact: Artifact) -> list[Block]:
@@ -271,6 +273,12 @@ def _blocks(artifact: Artifact) -> list[Block]:
         ))  # fmt: skip
     else:
         blocks.append(Text("{share} of the variance of the {n} embeddings lies along one direction.", said, "method"))
+    sources = artifact.table("sources")
+    if ((sources["source"] == "mined") & (sources["phrases"] == 0)).any():
+        blocks.append(Text(
+            "Mining was asked for and {n} phrases were found: no run of words is in enough documents without being in "
+            "nearly all of them.", {"n": Ref("sources", {"source": "mined"}, "phrases", "d")}, "warning",
+        ))  # fmt: skip
     blocks += [
         Table("sources", "Where the phrases are from"),
         Table("phrases", "Phrases", ["phrase", "source", "topic", "tokens", "documents"], limit=20),
