@@ -63,8 +63,8 @@ def edit_blocks(artifact: Artifact) -> list[Block]:
         ))  # fmt: skip
     limit = (
         "An association is no cause: a neuron may go with right answers because it follows easy questions. Rows on "
-        "which greedy decoding changes are few, so net accuracy is coarse. The neurons were not required to be confirmed on "
-        "test by step neurons."
+        "which greedy decoding changes are few, so net accuracy is coarse. The neurons need not be ones that step "
+        "neurons confirmed on test."
     )
     if not has(edits, score="generate"):
         limit += " No whole answers were written: accuracy is of the right answer's text after the model's own words."

@@ -54,7 +54,8 @@ def neuron_blocks(artifact: Artifact) -> list[Block]:
     blocks.append(Text(
         "A rank says which neurons are used, not what for: mean |activation| and variance know nothing of the answer, "
         "and the direct effect leaves out all that later layers do with a neuron. Gradient x activation is first "
-        "order in one neuron: neurons that stand in for each other, and any that are taken away together, can do more "
+        "order in one neuron: where one writes a large part of the stream at the read position and the answer is in doubt, "
+        "the log-probability bends on the way to zero and the estimate overshoots. Neurons that stand in for each other, and any that are taken away together, can do more "
         "or less than its sum. Zero is far from what many neurons ever do; the mean may be the fairer absence.",
         kind="limit",
     ))  # fmt: skip
@@ -121,11 +122,11 @@ def _knowing(artifact: Artifact) -> list[Block]:
     return [
         Text(
             "Single neurons that tell right from wrong: of {neurons} searched on fit, {discovered} are found "
-            "(Benjamini-Hochberg), against {null} under shuffled labels; of {looked} looked at on test, "
-            "{confirmed} are confirmed (Holm). The strongest on fit, {layer}.{neuron}, has AUROC {fit} there and "
-            "{test} on {n} test rows.",
+            "(Benjamini-Hochberg; under shuffled labels {null} of searches find any); of {looked} looked "
+            "at on test, {confirmed} are confirmed (Holm). The strongest on fit, {layer}.{neuron}, has AUROC {fit} there "
+            "and {test} on {n} test rows.",
             {"neurons": family("neurons"), "discovered": family("discovered"),
-             "null": family("discovered under shuffled labels", ".1f", ci=True), "looked": family("looked at on test"),
+             "null": family("shuffles that discover any", ".1%", ci=True), "looked": family("looked at on test"),
              "confirmed": family("confirmed"), "layer": Ref("auroc", best, "layer", "d"),
              "neuron": Ref("auroc", best, "neuron", "d"), "fit": Ref("auroc", best, "fit_auroc", ".3f"),
              "test": Ref("auroc", best, "test_auroc", ".3f", ci=True), "n": Ref("auroc", best, "n", "d")},

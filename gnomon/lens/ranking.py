@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gnomon.steps.neurons import Neurons
 
 SHARD_ROWS = 48
-CHOSEN = ("random", "rank")
+CHOSEN: tuple[str, ...] = ("random", "rank")
 PAIRS = pa.schema(
     [("layer", pa.int64()), ("neuron", pa.int64()), ("chosen", pa.string()), ("row", pa.int64()),
      ("grad_act", pa.float64()), ("effect", pa.float64())]
@@ -183,7 +183,7 @@ class Ranking:
                 "real ablations",
             )
             files = sorted((self.out.path / "part" / "real").glob("*.npy"))
-            truth = {
+            truth: dict[int, dict[str, np.ndarray]] = {
                 a: dict(zip(CHOSEN, np.split(np.load(f), [len(drawn[a]["random"])], axis=1), strict=True))
                 for a, f in zip(self.layers, files, strict=True)
             }

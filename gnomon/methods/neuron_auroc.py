@@ -22,7 +22,7 @@ from scipy import special
 from gnomon.errors import UserError
 from gnomon.methods.effects import weights_of
 from gnomon.nulls import benjamini_hochberg, holm, max_statistic, movable, permuted
-from gnomon.stats import MIN_CLASS, auroc
+from gnomon.stats import MIN_CLASS, auroc, wilson
 
 ALPHA = 0.05
 AUROC = pa.schema(
@@ -100,11 +100,13 @@ def two_stage(
     found = _confirm(table, order[:confirm], test, draws, seed)
     largest = null_z.max(1)
     farthest = np.abs(null - 0.5).max(1)
-    found_null = np.array([(benjamini_hochberg(2 * special.ndtr(-row)) <= ALPHA).sum() for row in null_z])
+    any_found = sum(bool((benjamini_hochberg(2 * special.ndtr(-row)) <= ALPHA).any()) for row in null_z)
+    by_luck = wilson(any_found, draws)
     family = [
         _line("neurons", len(table), len(fit.labels)), _line("right rows", fit.labels.sum(), len(fit.labels)),
         _line("discovered", table["discovered"].sum(), len(fit.labels)),
-        _line("discovered under shuffled labels", found_null.mean(), draws, found_null),
+        {"what": "shuffles that discover any", "value": by_luck.value, "ci_low": by_luck.low,
+         "ci_high": by_luck.high, "n": draws},
         _line("looked at on test", min(confirm, len(table)), len(test.labels)),
         _line("confirmed", found, len(test.labels)),
         _line("largest |AUROC - .5| on fit", np.abs(observed - 0.5).max(), len(fit.labels)),
