@@ -53,10 +53,11 @@ def neuron_blocks(artifact: Artifact) -> list[Block]:
     ))  # fmt: skip
     blocks.append(Text(
         "A rank says which neurons are used, not what for: mean |activation| and variance know nothing of the answer, "
-        "and the direct effect leaves out all that later layers do with a neuron. Gradient x activation is first "
-        "order in one neuron: where one writes a large part of the stream at the read position and the answer is in doubt, "
-        "the log-probability bends on the way to zero and the estimate overshoots. Neurons that stand in for each other, and any that are taken away together, can do more "
-        "or less than its sum. Zero is far from what many neurons ever do; the mean may be the fairer absence.",
+        "and the direct effect leaves out all that later layers do with a neuron. Gradient x activation is first order "
+        "in one neuron: where one writes a large part of the stream at the read position and the answer is in doubt, "
+        "the log-probability bends on the way to zero and the estimate is off. Neurons that stand in for each other, "
+        "and any that are taken away together, can do more or less than its sum. Zero is far from what many neurons "
+        "ever do; the mean may be the fairer absence.",
         kind="limit",
     ))  # fmt: skip
     return blocks
@@ -123,8 +124,8 @@ def _knowing(artifact: Artifact) -> list[Block]:
         Text(
             "Single neurons that tell right from wrong: of {neurons} searched on fit, {discovered} are found "
             "(Benjamini-Hochberg; under shuffled labels {null} of searches find any); of {looked} looked "
-            "at on test, {confirmed} are confirmed (Holm). The strongest on fit, {layer}.{neuron}, has AUROC {fit} there "
-            "and {test} on {n} test rows.",
+            "at on test, {confirmed} are confirmed (Holm). The strongest on fit, {layer}.{neuron}, has AUROC {fit} "
+            "there and {test} on {n} test rows.",
             {"neurons": family("neurons"), "discovered": family("discovered"),
              "null": family("shuffles that discover any", ".1%", ci=True), "looked": family("looked at on test"),
              "confirmed": family("confirmed"), "layer": Ref("auroc", best, "layer", "d"),
