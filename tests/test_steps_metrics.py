@@ -348,6 +348,24 @@ def test_the_section_of_the_report_is_made_whole(which, request):
     assert any(v.kind == "heat" for v in section.views) == (which == "whole")
 
 
+def test_a_reconstruction_of_nothing_is_warned_of(study, whole):
+    """Where full ablation loses nothing sure, a kept accuracy is called no evidence; where it does, nothing is said."""
+    said = [s.text for s in make_section(whole, {}, strict=True).sentences("warning")]
+    assert not any("Full mean ablation itself" in s for s in said)
+    source = Artifact(study / "neuron_ablation")
+    before = source.table("ablations")
+    full = (before["condition"] == "full") & (before["metric"] == "accuracy")
+    table = before.copy()
+    table.loc[full, ["change", "ci_low", "ci_high"]] = [-0.01, -0.05, 0.03]
+    table.to_parquet(source.path / "ablations.parquet")
+    try:
+        vacuous = run(study, "vacuous")
+    finally:
+        before.to_parquet(source.path / "ablations.parquet")
+    said = [s.text for s in make_section(vacuous, {}, strict=True).sentences("warning")]
+    assert sum("Full mean ablation itself lowers accuracy by 1.0% [-3.0%, 5.0%]" in s for s in said) == 1
+
+
 def test_it_runs_again_to_the_same_bytes_and_options_count(study, whole):
     assert data_files(run(study, "again")) == data_files(whole)
     other = run(study, "fewer", cases=2, errors=1, strongest_by="rank", sparsity=0.9)

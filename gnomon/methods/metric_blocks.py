@@ -28,6 +28,7 @@ def metric_blocks(artifact: Artifact) -> list[Block]:
     ))  # fmt: skip
     for metric in ("sparsity, chosen cut", "sparsity, half of the effect", "layer concentration"):
         blocks += _beside(metrics, metric)
+    blocks += _vacuous(metrics)
     blocks.append(Table("metrics", "Every measure beside its goal and control", COLUMNS, limit=60, labels=LABELS))
     blocks += _auroc(metrics)
     blocks += _directions(artifact.table("directions"))
@@ -61,6 +62,19 @@ def _criteria(metrics: Any) -> list[Block]:
             {"value": _ref(metric, ci=whole), "goal": _ref(metric, "goal")}, "headline",
         ))  # fmt: skip
     return out
+
+
+def _vacuous(metrics: pd.DataFrame) -> list[Block]:
+    """A warning where full ablation itself loses nothing sure: then keeping accuracy is no feat."""
+    metric = "accuracy drop, full ablation"
+    row = _row(metrics, metric)
+    if row is None or row["ci_low"] > 0:
+        return []
+    return [Text(
+        "Full mean ablation itself lowers accuracy by {drop}, an interval that does not exclude zero: that rank-1, "
+        "text or significant effects keep accuracy, and how few rows accuracy needs, says little here.",
+        {"drop": _ref(metric, ci=True)}, "warning",
+    )]  # fmt: skip
 
 
 def _beside(metrics: pd.DataFrame, metric: str) -> list[Block]:
