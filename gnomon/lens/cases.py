@@ -75,7 +75,7 @@ class Cases:
         """A neuron's first phrases with their signed coefficients."""
         if self.text is None:
             return ""
-        table = self.text.table("phrases")
+        table: Any = self.text.table("phrases")
         own = table[table["index"] == index].sort_values("order").head(PHRASES)
         return ", ".join(f"{p} ({c:+.2f})" for p, c in zip(own["phrase"], own["coefficient"], strict=True))
 
