@@ -90,9 +90,9 @@ class Tokens:
 class Heat:
     """Texts coloured token by token: one row of `table` a token, in reading order, `case` telling the texts apart.
 
-    `cases` names a table with one row a case, in the order wanted; its columns `extra` are shown above the case's tokens.
-    A condition of `where` may name a column of either table. Both colours run to the largest |value| of a case, so
-    that equal strength of colour is equal size.
+    `cases` names a table with one row a case, in the order wanted; its columns `extra` are shown above the tokens. A
+    condition of `where` may name a column of either table. Both colours run to the largest |value| of a case, so that
+    equal strength of colour is equal size.
     """
 
     table: str

@@ -229,7 +229,8 @@ def plan(**splits: int) -> Planning:
 
 @pytest.mark.parametrize(("options", "match"), [
     ({"layers": [7]}, "holds 7"), ({"layers": [3]}, "the last layer"), ({"layers": [-1]}, "holds -1"),
-    ({}, "no earlier"), ({"layers": [0], "directions": ["probe"]}, "holds probe"), ({"layers": [0], "directions": []}, "each once"),
+    ({}, "no earlier"), ({"layers": [0], "directions": ["probe"]}, "holds probe"),
+    ({"layers": [0], "directions": []}, "each once"),
     ({"layers": []}, "is empty"),
 ])  # fmt: skip
 def test_bad_options_are_refused_before_any_work(options: dict[str, Any], match: str):

@@ -63,7 +63,7 @@ def _materialise(lens: Lens, texts: Sequence[ReadText], neurons: Mapping[int, np
     layer = layers[len(layers) // 2]
     some = texts[len(texts) // 2 :][:2]
     factors = lens.capture([t.tokens for t in some], [layer])
-    chosen = torch.as_tensor(np.asarray(neurons[layer]), device=lens.model.device)
+    chosen = torch.as_tensor(np.array(neurons[layer]), device=lens.model.device)
     spent = []
     for _ in range(2):  # the first one warms up
         began = time.perf_counter()

@@ -95,13 +95,13 @@ def summary_rows(
     })  # fmt: skip
 
 
-def layer_rows(n_layers: int, kept: Sequence[int], mass: Mapping[int, np.ndarray], d_mlp: int, rows: int) -> Any:
-    """Every layer's sum over neurons of mean |phi|, and its share of all layers' (NaN where it was not computed)."""
-    sums = np.array([float(mass[a].sum()) if a in mass else np.nan for a in range(n_layers)])
-    whole = np.nansum(sums) if len(mass) else np.nan
+def layer_rows(n_layers: int, kept: Sequence[int], masses: np.ndarray | None, d_mlp: int) -> pd.DataFrame:
+    """Every layer's sum over neurons of mean |phi|, of `masses [n_layers, rows]`, and its share of all."""
+    sums = np.full(n_layers, np.nan) if masses is None else masses.astype(np.float64).mean(1)
     return pd.DataFrame({
-        "layer": range(n_layers), "kept": [a in kept for a in range(n_layers)], "mass": sums, "share": sums / whole,
-        "neurons": d_mlp, "rows": rows if len(mass) else 0,
+        "layer": range(n_layers), "kept": [a in kept for a in range(n_layers)], "mass": sums,
+        "share": sums / sums.sum(),
+        "neurons": d_mlp, "rows": 0 if masses is None else masses.shape[1],
     })  # fmt: skip
 
 

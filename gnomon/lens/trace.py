@@ -46,7 +46,6 @@ class Trace:
     done: list[Any] = field(default_factory=list)
     directions: list[along.ScoreDirection] = field(default_factory=list)
     neurons: dict[int, np.ndarray] = field(default_factory=dict)
-    mass_rows: int = 0
 
     def run(self) -> None:
         step, ctx = self.step, self.ctx
@@ -160,21 +159,20 @@ class Trace:
     def _joined(self, name: str) -> np.ndarray:
         return np.concatenate([np.load(p) for p in sorted((self.out.path / "part" / name).glob("*.npy"))])
 
-    def _masses(self) -> dict[int, np.ndarray]:
-        """Mean |phi| of every neuron of every layer that has later heads, over a sample of fit rows."""
+    def _masses(self) -> np.ndarray | None:
+        """Summed |phi| of every layer's neurons on a sample of fit rows, `[n_layers, rows]`; the last layer's is 0."""
         if not self.step.mass_rows:
-            return {}
+            return None
         sample = [t for t, fit in zip(self.texts, self.fit, strict=True) if fit]
         sample = sample[:: max(1, len(sample) // self.step.mass_rows)][: self.step.mass_rows]
-        self.mass_rows = len(sample)
         last = self.model.n_layers - 1
         groups = [tuple(range(a, min(a + MASS_LAYERS, last))) for a in range(0, last, MASS_LAYERS)]
         self._map([Masses(tuple(sample), layers) for layers in groups], "norms of all layers")
-        return dict(enumerate(self._joined("mass"))) | {last: np.zeros(self.model.d_mlp)}
+        return np.concatenate([self._joined("mass"), np.zeros((1, len(sample)), np.float32)])
 
     # ---- tables and arrays
 
-    def _write(self, masses: dict[int, np.ndarray]) -> None:
+    def _write(self, masses: np.ndarray | None) -> None:
         step, out, model = self.step, self.out, self.model
         lengths = np.array([len(t.tokens) for t in self.texts])
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
@@ -191,7 +189,9 @@ class Trace:
             [{"layer": layer, "index": i, "head_layer": a, "head": h}
              for layer in self.layers for i, (a, h) in enumerate(circuit.later(layer))]
         ), tables.HEADS)  # fmt: skip
-        layers = tables.layer_rows(model.n_layers, self.layers, masses, model.d_mlp, self.mass_rows)
+        layers = tables.layer_rows(model.n_layers, self.layers, masses, model.d_mlp)
+        if masses is not None:
+            out.array("mass_rows", masses)
         out.table("layers", layers, tables.LAYERS)
         out.directions([d.saved(model.n_layers, step.position) for d in self.directions])
         out.array("output", self.output)
@@ -225,7 +225,7 @@ class Trace:
                 whole = self._joined(f"{kind}_layer{layer}")
                 self.out.array(f"{kind}_layer{layer}", whole)
                 sizes[kind] = sizes.get(kind, 0) + whole.nbytes
-            chosen = torch.as_tensor(np.asarray(self.neurons[layer]), device=self.model.device)
+            chosen = torch.as_tensor(np.array(self.neurons[layer]), device=self.model.device)
             base = so.basis(circuit, layer, chosen).float().cpu().numpy()
             self.out.array(f"basis_layer{layer}", base)
             sizes["basis"] = sizes.get("basis", 0) + base.nbytes

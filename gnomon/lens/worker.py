@@ -43,7 +43,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Masses:
-    """Layers whose neurons' mean effect norms are wanted, over these texts."""
+    """Layers whose neurons' summed effect norms are wanted, for these texts."""
 
     texts: Texts
     layers: tuple[int, ...]
@@ -167,7 +167,7 @@ class LensWorker:
     def _index(self, layer: int) -> Any:
         import torch
 
-        return torch.as_tensor(np.asarray(self.neurons[layer], dtype=np.int64), device=self.model.device)
+        return torch.as_tensor(np.array(self.neurons[layer], dtype=np.int64), device=self.model.device)
 
     def _total(self, batch: Sequence[ReadText]) -> dict[int, Any]:
         """All-order effects, texts first: `[B, K, d_mlp]` by layer."""
@@ -180,13 +180,13 @@ class LensWorker:
     # ---- masses
 
     def mass(self, work: Masses, files: Shard, clock: Clock) -> None:
-        """Mean |phi| of every neuron of some layers, `[layers, d_mlp]`."""
+        """Summed |phi| of all neurons of some layers, text by text: `[layers, texts]`."""
         with clock("mass"):
             factors = [
                 self.lens.capture([t.tokens for t in batch], work.layers, last_k=self.last_k)
                 for batch in batches(work.texts, self.batch_size)
             ]
-            found = [so.mean_norms(self.lens.circuit, factors, layer).float().cpu().numpy() for layer in work.layers]
+            found = [so.masses(self.lens.circuit, factors, layer).float().cpu().numpy() for layer in work.layers]
         files.array("part/mass", np.stack(found))
 
 

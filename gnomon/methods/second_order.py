@@ -283,16 +283,16 @@ def materialised(circuit: Circuit, factors: Factors, layer: int, neurons: Any = 
     return circuit.to_end(total)
 
 
-def mean_norms(circuit: Circuit, factors: Sequence[Factors], layer: int, chunk: int = 128) -> Tensor:
-    """Mean over texts of |phi_n| for every neuron of a layer: `[d_mlp]`. Effects exist `chunk` neurons at a time."""
+def masses(circuit: Circuit, factors: Sequence[Factors], layer: int, chunk: int = 128) -> Tensor:
+    """Sum over all neurons of a layer of |phi_n|, for every text: `[N]`. Effects exist `chunk` neurons at a time."""
     import torch
 
     every = torch.cat([coefs(circuit, part, layer) for part in factors])  # [N, d_mlp, R]
-    out = []
+    total = every.new_zeros(len(every))
     for start in range(0, every.shape[1], chunk):
         some = slice(start, start + chunk)
-        out.append(effects(every[:, some], basis(circuit, layer, some)).norm(dim=-1).mean(0))
-    return torch.cat(out)
+        total = total + effects(every[:, some], basis(circuit, layer, some)).norm(dim=-1).sum(1)
+    return total
 
 
 def check_neurons(layer: int, neurons: Sequence[int], n_layers: int, d_mlp: int) -> None:

@@ -69,9 +69,9 @@ class SecondOrder(Step):
     mass_rows: int = Field(default=16, ge=0)
     """Fit rows over which the mean norm of every neuron's effect in every layer is taken, for the concentration over
     layers; 0 leaves it out."""
-    check_rows: int = Field(default=8, ge=0)
+    check_rows: int = Field(default=6, ge=0)
     """Fit rows on which single neurons are really set to zero, to say what the scores are worth; 0 leaves it out."""
-    check_neurons: int = Field(default=24, ge=4)
+    check_neurons: int = Field(default=16, ge=4)
     """Neurons a layer that are set to zero one by one: half by rank, half at random."""
     draws: int = Field(default=1000, ge=200)
     """Bootstrap draws of an interval."""
