@@ -20,7 +20,8 @@ def neuron_blocks(artifact: Artifact) -> list[Block]:
     readout = CALLED[str(artifact.options.get("readout", "logprob"))]
     blocks: list[Block] = [
         Text(
-            "Of the neurons that rank first in their layer, {layer}.{neuron} does most by gradient x activation: "
+            "Of the neurons that rank first in their layer, neuron {neuron} of layer {layer} does most by gradient x "
+            "activation: "
             f"{{grad_act}} [{{low}}, {{high}}] of {readout} on average over {{rows}} fit rows; its direct effect along "
             "{direction} is {direct} [{direct_low}, {direct_high}].",
             {"layer": Ref("neurons", best, "layer", "d"), "neuron": Ref("neurons", best, "neuron", "d"),
@@ -124,8 +125,8 @@ def _knowing(artifact: Artifact) -> list[Block]:
         Text(
             "Single neurons that tell right from wrong: of {neurons} searched on fit, {discovered} are found "
             "(Benjamini-Hochberg; under shuffled labels {null} of searches find any); of {looked} looked "
-            "at on test, {confirmed} are confirmed (Holm). The strongest on fit, {layer}.{neuron}, has AUROC {fit} "
-            "there and {test} on {n} test rows.",
+            "at on test, {confirmed} are confirmed (Holm). The strongest on fit, neuron {neuron} of layer {layer}, "
+            "has AUROC {fit} there and {test} on {n} test rows.",
             {"neurons": family("neurons"), "discovered": family("discovered"),
              "null": family("shuffles that discover any", ".1%", ci=True), "looked": family("looked at on test"),
              "confirmed": family("confirmed"), "layer": Ref("auroc", best, "layer", "d"),

@@ -16,8 +16,8 @@ def second_order_blocks(artifact: Artifact) -> list[Block]:
     blocks: list[Block] = [
         Text(
             "Along the direction {direction}, the neuron with the largest second-order effect (chosen on fit) is "
-            "{layer}.{neuron}: on test rows its effect is {mean} on average and {second} in size, {share} of its "
-            "layer's.",
+            "neuron {neuron} of layer {layer}: on test rows its effect is {mean} on average and {second} in size, "
+            "{share} of its layer's.",
             {"direction": Ref("facts", {"fact": "main direction"}, "text", ""),
              "layer": Ref("summary", best, "layer", "d"), "neuron": Ref("summary", best, "neuron", "d"),
              "mean": Ref("summary", best, "mean", "+.3g", ci=True), "second": Ref("summary", best, "second", ".3g"),
