@@ -1,8 +1,8 @@
 """Gradient x activation against really setting single neurons to zero, on SmolLM2 at layers 3, 15 and 26.
 
 The step `neurons` does it: 102 neurons drawn at random and 102 of the highest rank, a third of each a layer, each set
-to zero at every token of 9 texts (sums of one and two digits after two worked ones), 306 pairs a layer and kind. What is
-watched is the log-probability of the right answer's first digit. A row is the worst of the three layers.
+to zero at every token of 9 texts (sums of one and two digits after two worked ones), 306 pairs a layer and kind. What
+is watched is the log-probability of the right answer's first digit. A row is the worst of the three layers.
 """
 
 from __future__ import annotations

@@ -215,7 +215,8 @@ class Ranking:
         step = self.step
         tokens = "all" if step.k is None else f"the last {step.k}"
         known: dict[str, Any] = {
-            "direction": step.direction, "readout": step.readout, "position": step.position.replace("_", " "), "tokens": tokens,
+            "direction": step.direction, "readout": step.readout, "tokens": tokens,
+            "position": step.position.replace("_", " "),
             "combine": step.combine, "criteria": ", ".join(step.criteria), "auroc": step.auroc,
             "rows": len(self.fit), "layers": len(self.layers), "neurons": len(ranked),
             "kept": int(ranked["selected"].sum()), "never active": int((ranked["mean_abs"] == 0).sum()),
