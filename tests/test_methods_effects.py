@@ -179,3 +179,17 @@ def test_rows_that_are_all_alike_still_have_an_interval_of_some_width():
     value, low, high, n = effects(base, base, weights_of(groups))["corrected_rate"]
     assert (value[0], low[0], n) == (0.0, 0.0, 60)
     assert high[0] == pytest.approx(wilson(0, 30).high)  # 30 groups, not 60 rows
+
+
+def test_an_accuracy_that_no_row_changes_has_an_interval():
+    """No resample differs where nothing changed: the interval is Wilson's, both ways, on groups and not on rows."""
+    from gnomon.methods.effects import net
+    from gnomon.stats import wilson
+
+    groups = np.repeat(np.arange(20), 3)
+    change = np.zeros((60, 2))
+    change[:9, 1] = 1
+    value, low, high = net(change, weights_of(groups, 500))
+    assert value[0] == 0
+    assert -low[0] == high[0] == pytest.approx(wilson(0, 20).high)
+    assert 0 <= low[1] < value[1] < high[1]

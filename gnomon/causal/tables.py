@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gnomon.causal.arms import Arm
 from gnomon.causal.pick import pick, records
-from gnomon.methods.effects import Comparison, Outcomes, compare, effects, ratio
+from gnomon.methods.effects import Comparison, Outcomes, compare, effects, net, ratio
 from gnomon.nulls import benjamini_hochberg
 
 EFFECTS = pa.schema(
@@ -69,7 +69,8 @@ def mean_rows(
     arms: Sequence[Arm], metric: str, change: np.ndarray, weights: np.ndarray, shared: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """One row an arm: the mean over texts of `change [texts, arms]`, with its interval over texts."""
-    value, low, high = ratio(change, np.ones((len(change), 1)), weights)
+    whole = net if "accuracy" in metric else lambda c, w: ratio(c, np.ones((len(c), 1)), w)
+    value, low, high = whole(change, weights)
     return [
         arm_columns(arm) | shared
         | {"metric": metric, "value": value[k], "ci_low": low[k], "ci_high": high[k], "n": len(change)}

@@ -21,6 +21,7 @@ from gnomon.store import Artifact
 
 STRONG = pa.schema(
     [("name", pa.string()), ("layer", pa.int64()), ("neuron", pa.int64()), ("second", pa.float64()),
+     ("ablation_r", pa.float64()),
      *((f"{side}{end}", pa.float64()) for side in ("right", "wrong", "difference") for end in ("", "_low", "_high")),
      ("p", pa.float64()), ("q", pa.float64()), ("n", pa.int64()), ("n_pos", pa.int64()), ("phrases", pa.string()),
      ("note", pa.string())]
@@ -28,12 +29,14 @@ STRONG = pa.schema(
 CASES = pa.schema(
     [("case", pa.int64()), ("name", pa.string()), ("layer", pa.int64()), ("neuron", pa.int64()), ("kind", pa.string()),
      ("row", pa.int64()), ("example_id", pa.string()), ("label", pa.bool_()), ("prompt", pa.string()),
-     ("target", pa.string()), ("answer", pa.string()), ("score", pa.float64()), ("phrases", pa.string())]
+     ("target", pa.string()), ("answer", pa.string()), ("score", pa.float64()), ("ablation_r", pa.float64()),
+     ("phrases", pa.string())]
 )  # fmt: skip
 HEAT = pa.schema([("case", pa.int64()), ("position", pa.int64()), ("token", pa.string()), ("value", pa.float64())])
 ERRORS = pa.schema(
     [("row", pa.int64()), ("example_id", pa.string()), ("prompt", pa.string()), ("target", pa.string()),
      ("answer", pa.string()), ("place", pa.int64()), ("name", pa.string()), ("score", pa.float64()),
+     ("ablation_r", pa.float64()),
      ("right_mean", pa.float64()), ("z", pa.float64()), ("p", pa.float64()), ("q", pa.float64()), ("n", pa.int64())]
 )  # fmt: skip
 PHRASES = 3
@@ -56,6 +59,11 @@ class Cases:
         self.label = self.rows["label"].to_numpy(dtype=bool)
         self.neurons = self.source.table("neurons").sort_values("index").reset_index(drop=True)
         self.main = self.source.directions()[0].name
+        checks: Any = self.source.table("checks")
+        worth: Any = checks[(checks["score"] == "second") & (checks["chosen"] == "random")]
+        worth = worth[worth["measure"] == "pearson"]
+        self.worth = dict(zip(worth["layer"].tolist(), worth["value"].tolist(), strict=True))
+        """By layer: the correlation of its scores with real ablations, which stands beside every score."""
 
     def strongest(self, count: int, by: str) -> pd.DataFrame:
         """The `count` neurons of largest mean |score| (`second`), or of the best rank."""
@@ -90,6 +98,7 @@ class Cases:
             x = self.scores(n["layer"], n["neuron"])[test]
             row = {
                 "name": _name(n), "layer": n["layer"], "neuron": n["neuron"], "second": n["second"], "q": np.nan,
+                "ablation_r": self.worth.get(n["layer"], np.nan),
                 "n": len(test), "n_pos": int(labels.sum()), "phrases": self.phrases(n["index"]), "note": note,
             }  # fmt: skip
             options = {"draws": self.draws, "seed": self.seed}
@@ -124,7 +133,8 @@ class Cases:
     def _case(self, case: int, n: dict[str, Any], kind: str, index: int, score: float) -> dict[str, Any]:
         return {
             "case": case, "name": _name(n), "layer": n["layer"], "neuron": n["neuron"], "kind": kind,
-            "label": bool(self.label[index]), "score": score, "phrases": self.phrases(n["index"]), **self._said(index),
+            "label": bool(self.label[index]), "score": score, "ablation_r": self.worth.get(n["layer"], np.nan),
+            "phrases": self.phrases(n["index"]), **self._said(index),
         }  # fmt: skip
 
     def _said(self, index: int) -> dict[str, Any]:
@@ -164,7 +174,8 @@ class Cases:
             said = self._said(int(here[i]))
             for place, j in enumerate(np.argsort(-np.abs(z[i]), kind="stable")[:each].tolist(), start=1):
                 out.append(said | {
-                    "place": place, "name": _name(chosen[j]), "score": x[i, j], "right_mean": x[right, j].mean(),
+                    "place": place, "name": _name(chosen[j]), "score": x[i, j],
+                    "ablation_r": self.worth.get(chosen[j]["layer"], np.nan), "right_mean": x[right, j].mean(),
                     "z": z[i, j], "p": p[i], "q": q[i], "n": int(right.sum()),
                 })  # fmt: skip
         found = Interval(np.nan, note="fewer than 3 right rows, or none wrong")

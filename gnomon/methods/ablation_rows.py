@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gnomon.methods.effects import compare, ratio, sign_flip_p, weights_of
-from gnomon.stats import wilson
+from gnomon.methods.effects import compare, net, ratio, sign_flip_p, weights_of
 
 METRICS = ("accuracy", "target_logprob", "projection")
 ABLATIONS = pa.schema(
@@ -97,10 +96,9 @@ class Table:
         """Mean change with its paired interval over groups; no interval for fewer than two groups."""
         if not len(change):
             return np.nan, np.nan, np.nan
-        value, low, high = (float(v[0]) for v in ratio(change[:, None], np.ones((len(change), 1)), self._own(here)))
-        if metric == "accuracy" and not change.any() and np.isfinite(low):
-            reach = wilson(0, len(np.unique(self.groups[here]))).high
-            return value, -reach, reach
+        weights, one = self._own(here), np.ones((len(change), 1))
+        found = net(change[:, None], weights) if metric == "accuracy" else ratio(change[:, None], one, weights)
+        value, low, high = (float(v[0]) for v in found)
         return value, low, high
 
     def _own(self, here: np.ndarray) -> np.ndarray:

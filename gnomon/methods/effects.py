@@ -83,6 +83,19 @@ def share(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> tuple[np.
     return value, low, high
 
 
+def net(change: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of changes that are -1, 0 or 1 `[n, k]` (right before and after), with its interval.
+
+    Where no row changed no resample differs either: the interval is then +- Wilson's upper end of 0 out of the groups.
+    """
+    value, low, high = ratio(change, np.ones((len(change), 1)), weights)
+    still = ~np.any(change, axis=0) & np.isfinite(low)
+    if still.any():
+        reach = wilson(0, len(np.unique(weights, axis=1).T)).high
+        low, high = np.where(still, -reach, low), np.where(still, reach, high)
+    return value, low, high
+
+
 def _quantiles(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """2.5 and 97.5 percentiles over draws `[b, k]`; NaN where more than half of the draws are undefined."""
     low, high = np.full(draws.shape[1], np.nan), np.full(draws.shape[1], np.nan)
@@ -118,16 +131,16 @@ def effects(
     parts = {
         "target_logprob_change": (change, known[:, None].astype(np.float64)),
         "accuracy": (now, one),
-        "net_accuracy": (now - before, one),
         "corrected_rate": (now * (1 - before), 1 - before),
         "corrupted_rate": ((1 - now) * before, before),
         "answer_changed": ((after.answer != base.answer).astype(np.float64), one),
     }
-    differences = ("target_logprob_change", "net_accuracy")
-    return {
-        name: (*(ratio if name in differences else share)(top, bottom, weights), int(bottom.sum()))
+    out = {
+        name: (*(ratio if name == "target_logprob_change" else share)(top, bottom, weights), int(bottom.sum()))
         for name, (top, bottom) in parts.items()
     }
+    out["net_accuracy"] = (*net(now - before, weights), len(now))
+    return {name: out[name] for name in METRICS if name in out}
 
 
 def rank_p(observed: float, controls: np.ndarray) -> float:

@@ -146,17 +146,19 @@ def _cases(artifact: Artifact) -> list[Block]:
         return []
     out: list[Block] = [Table(
         "strong", "The strongest neurons: mean score on right and on wrong test rows",
-        ("name", "second", "right", "right_low", "right_high", "wrong", "wrong_low", "wrong_high", "difference",
-         "difference_low", "difference_high", "p", "q", "n", "phrases", "note"),
+        ("name", "second", "ablation_r", "right", "right_low", "right_high", "wrong", "wrong_low", "wrong_high",
+         "difference", "difference_low", "difference_high", "p", "q", "n", "phrases", "note"),
+        labels={"ablation_r": "r with real ablation"},
     )]  # fmt: skip
-    extra = ("name", "kind", "label", "prompt", "target", "answer", "score", "phrases")
+    extra = ("name", "kind", "label", "target", "answer", "score", "ablation_r", "phrases")
     cases = artifact.table("cases")
     if len(heat):
         out.append(Heat(
             "heat", "Case studies: what moves the strongest neurons", cases="cases", extra=extra, limit=len(cases),
             caption="Each token's part of the neuron's score along the main direction; a text's tokens sum to its "
             "score. Kinds: top is the text of the largest score of either sign, right and wrong those among right and "
-            "wrong answers. Texts are of fit and tune.",
+            "wrong answers. Texts are of fit and tune. ablation_r: the correlation of the layer's scores with really "
+            "setting neurons to zero.",
         ))  # fmt: skip
     elif len(cases):
         out.append(Table("cases", "Case studies: the texts that move the strongest neurons", extra))
@@ -176,8 +178,9 @@ def _errors(metrics: pd.DataFrame, errors: pd.DataFrame) -> list[Block]:
     if len(errors):
         out.append(Table(
             "errors", "Wrong rows farthest from right ones, and the neurons that differ most",
-            ("example_id", "prompt", "target", "answer", "name", "score", "right_mean", "z", "p", "q", "n"), limit=24,
-            labels={"right_mean": "mean of right rows", "n": "right rows"},
+            ("example_id", "prompt", "target", "answer", "name", "score", "ablation_r", "right_mean", "z", "p", "q",
+             "n"), limit=24,
+            labels={"ablation_r": "r with real ablation", "right_mean": "mean of right rows", "n": "right rows"},
         ))  # fmt: skip
     return out
 

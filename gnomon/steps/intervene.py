@@ -26,7 +26,7 @@ class Intervene(CausalOptions):
     """Steer along a direction and ablate it, beside matched controls."""
 
     name: ClassVar[str] = "intervene"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("generations", "directions")
     optional: ClassVar[tuple[str, ...]] = ("activations",)
     writes: ClassVar[tuple[str, ...]] = ("effects",)

@@ -30,7 +30,7 @@ from gnomon.errors import UserError
 from gnomon.interventions.base import JOINED, Where, places
 from gnomon.interventions.noise import Noise
 from gnomon.interventions.patch import Patch
-from gnomon.methods.effects import Outcomes, ratio, sign_flip_p, weights_of
+from gnomon.methods.effects import Outcomes, net, ratio, sign_flip_p, weights_of
 from gnomon.nulls import benjamini_hochberg
 from gnomon.step import Context, Cost, Inputs, Planning, Step
 from gnomon.store import Artifact
@@ -56,7 +56,7 @@ class LayerAblation(Step):
     """Replace each layer's MLP and attention output and rank the layers by what the right answer loses."""
 
     name: ClassVar[str] = "layer_ablation"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("generations",)
     writes: ClassVar[tuple[str, ...]] = ("layers",)
 
@@ -150,7 +150,8 @@ class LayerAblation(Step):
         rows = []
         for metric, values in _metrics(every).items():
             change = values[:, 1:] - values[:, :1]
-            value, low, high = ratio(change, np.ones((len(change), 1)), weights)
+            one = np.ones((len(change), 1))
+            value, low, high = net(change, weights) if metric == "accuracy" else ratio(change, one, weights)
             p = sign_flip_p(change, groups, self.draws, seed)
             rows += [
                 _names(condition)
