@@ -13,23 +13,30 @@ def second_order_blocks(artifact: Artifact) -> list[Block]:
     main = str(first(facts, fact="main direction")["text"])
     top = pick(summary, direction=main).sort_values("fit_second", ascending=False).iloc[0]
     best = {"direction": main, "layer": int(top["layer"]), "neuron": int(top["neuron"])}
-    blocks: list[Block] = [
-        Text(
-            "Along the direction {direction}, the neuron with the largest second-order effect (chosen on fit) is "
-            "neuron {neuron} of layer {layer}: on test rows its effect is {mean} on average and {second} in size, "
-            "{share} of its layer's.",
-            {"direction": Ref("facts", {"fact": "main direction"}, "text", ""),
-             "layer": Ref("summary", best, "layer", "d"), "neuron": Ref("summary", best, "neuron", "d"),
-             "mean": Ref("summary", best, "mean", "+.3g", ci=True), "second": Ref("summary", best, "second", ".3g"),
-             "share": Ref("summary", best, "share_of_mass", ".1%")},
-            "headline",
+    refs = {
+        "direction": Ref("facts", {"fact": "main direction"}, "text", ""), "layer": Ref("summary", best, "layer", "d"),
+        "neuron": Ref("summary", best, "neuron", "d"), "mean": Ref("summary", best, "mean", "+.3g", ci=True),
+        "second": Ref("summary", best, "second", ".3g"), "share": Ref("summary", best, "share_of_mass", ".1%"),
+    }  # fmt: skip
+    said = (
+        "Along the direction {direction}, the neuron with the largest second-order effect (chosen on fit) is neuron "
+        "{neuron} of layer {layer}: on test rows its effect is {mean} on average and {second} in size, {share} of its "
+        "layer's."
+    )
+    cell = {"layer": best["layer"], "chosen": "random", "measure": "pearson"}
+    if has(artifact.table("checks"), score="second", **cell):
+        said += (
+            " The layer's scores correlate {worth} with really setting random neurons to zero; gradient x activation "
+            "does {causal}."
         )
-    ]  # fmt: skip
+        refs["worth"] = Ref("checks", cell | {"score": "second"}, "value", ".2f", ci=True)
+        refs["causal"] = Ref("checks", cell | {"score": "grad_act"}, "value", ".2f", ci=True)
+    blocks: list[Block] = [Text(said, refs, "headline")]
     blocks += _worth(artifact, int(top["layer"]), main)
     blocks.append(_method(artifact))
     blocks.append(Table(
         "strongest", f"The strongest neurons along {main}, measured on test rows (ordered on fit)",
-        ["layer", "neuron", "mean", "ci_low", "ci_high", "second", "direct", "share_of_mass", "sparsity", "ablation_r"],
+        ["layer", "neuron", "ablation_r", "mean", "ci_low", "ci_high", "second", "direct", "share_of_mass", "sparsity"],
         sort="fit_second", descending=True, limit=20,
         labels={"ci_low": "low", "ci_high": "high", "second": "mean |second|", "direct": "mean |direct|",
                 "share_of_mass": "share of its layer", "sparsity": "rows holding half",
@@ -82,8 +89,9 @@ def _worth(artifact: Artifact, layer: int, main: str) -> list[Block]:
             caption="Each point: pairs of a neuron drawn at random and a text; the neuron was set to zero at every "
                     "token. Intervals resample texts.",
         ),
-        Table("checks", "Scores against real single-neuron ablations",
-              ["layer", "chosen", "score", "measure", "value", "ci_low", "ci_high", "n"], sort="layer", limit=60,
+        Table("checks", "Scores against real single-neuron ablations: Pearson correlations",
+              ["layer", "chosen", "score", "value", "ci_low", "ci_high", "n"], {"measure": "pearson"}, "layer",
+              limit=60,
               labels={"ci_low": "low", "ci_high": "high", "n": "pairs"}),
     ]  # fmt: skip
 
@@ -105,7 +113,7 @@ def _layers(artifact: Artifact) -> list[Block]:
     if not layers["share"].notna().any():
         return []
     return [Figure(
-        "bar", "layers", x="layer", y="share", color="kept", title="Where the effects are: share of all layers' norms",
+        "bar", "layers", x="layer", y="share", color="which", title="Where the effects are: share of all layers' norms",
         x_title="layer", y_title="share of the summed mean |effect|",
         caption="All neurons of every layer, on a sample of fit rows. Later layers have fewer heads after them; the "
                 "last has none.",

@@ -21,8 +21,8 @@ NEURONS = pa.schema(
 )
 HEADS = pa.schema([("layer", pa.int64()), ("index", pa.int64()), ("head_layer", pa.int64()), ("head", pa.int64())])
 LAYERS = pa.schema(
-    [("layer", pa.int64()), ("kept", pa.bool_()), ("mass", pa.float64()), ("share", pa.float64()),
-     ("neurons", pa.int64()), ("rows", pa.int64())]
+    [("layer", pa.int64()), ("kept", pa.bool_()), ("which", pa.string()), ("mass", pa.float64()),
+     ("share", pa.float64()), ("neurons", pa.int64()), ("rows", pa.int64())]
 )  # fmt: skip
 SUMMARY = pa.schema(
     [("direction", pa.string()), ("layer", pa.int64()), ("neuron", pa.int64()), ("mean", pa.float64()),
@@ -99,7 +99,8 @@ def layer_rows(n_layers: int, kept: Sequence[int], masses: np.ndarray | None, d_
     """Every layer's sum over neurons of mean |phi|, of `masses [n_layers, rows]`, and its share of all."""
     sums = np.full(n_layers, np.nan) if masses is None else masses.astype(np.float64).mean(1)
     return pd.DataFrame({
-        "layer": range(n_layers), "kept": [a in kept for a in range(n_layers)], "mass": sums,
+        "layer": range(n_layers), "kept": [a in kept for a in range(n_layers)],
+        "which": ["kept layers" if a in kept else "other layers" for a in range(n_layers)], "mass": sums,
         "share": sums / sums.sum(),
         "neurons": d_mlp, "rows": 0 if masses is None else masses.shape[1],
     })  # fmt: skip

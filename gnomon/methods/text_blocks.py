@@ -39,7 +39,7 @@ def _headlines(artifact: Artifact) -> list[Block]:
             "against {control} for the mixtures.",
             {"share": overall("test_share", "mixtures", "value", ".1%", True),
              "control": overall("test_share", "mixtures", "control", ".1%")},
-            "headline",
+            "text",
         ),
         Text(
             "Phrases and top-activating test prompts: mean cosine {value} (95% interval), {null} with the rows "
@@ -52,7 +52,7 @@ def _headlines(artifact: Artifact) -> list[Block]:
         ),
         Text(
             "{poly} of {of} neurons are polysemantic by the rule below.",
-            {"poly": count("polysemantic"), "of": count("polysemantic", "of")}, "headline",
+            {"poly": count("polysemantic"), "of": count("polysemantic", "of")}, "text",
         ),
     ]  # fmt: skip
     if int(counts["zero"]):

@@ -22,6 +22,8 @@ from gnomon.store import Artifact
 
 log = logging.getLogger("gnomon")
 OPTION = 2000
+TITLES = {"pca": "PCA"}
+"""Steps whose name is no word."""
 INTERNAL = ("directions",)
 """Tables that a generic section leaves to those who open the folder."""
 
@@ -133,7 +135,7 @@ def make_section(artifact: Artifact, record: Mapping[str, Any], strict: bool = F
             views.append(View("withheld", str(error)))
     step = str(artifact.meta.get("step", artifact.name))
     doc = (summary.kind.__dict__.get("__doc__") or "") if summary.kind else ""
-    title = artifact.name.replace("_", " ").capitalize()
+    title = TITLES.get(artifact.name) or artifact.name.replace("_", " ").capitalize()
     return Section(
         artifact.name, step, anchor, title, " ".join(doc.split("\n\n")[0].split()),
         summary.reason, views, _options(artifact, summary.kind), _facts(artifact, record),
