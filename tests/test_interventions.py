@@ -218,7 +218,7 @@ def test_per_row_gives_each_copy_its_own_edit():
         alone = model.forward(prompts, edit=edits, logits="last", prompt_lens=lens).logits
         assert torch.allclose(together[3 * i : 3 * i + 3], alone, atol=1e-4), i
     assert not torch.allclose(together[:3], together[3:6], atol=1e-2)
-    assert torch.equal(together[3:6], together[9:12])
+    assert torch.allclose(together[3:6], together[9:12], atol=1e-5)  # other rows of a batch, other rounding
 
 
 def test_per_row_of_nothing_registers_nothing():
