@@ -13,7 +13,7 @@ import pyarrow as pa
 from gnomon.causal.arms import Arm
 from gnomon.causal.collect import losses, right_choices, task_outcomes
 from gnomon.causal.items import pair_items, scored_rows, spread, task_items, text_items
-from gnomon.causal.pick import pick
+from gnomon.causal.pick import pick, records
 from gnomon.causal.rewrite import EXAMPLES, before_and_after, rewriter, rewritings, writes_text
 from gnomon.causal.tables import FACTS, VERDICTS, effect_rows, mean_rows, verdict_rows
 from gnomon.causal.worker import CLEAN, Block, Condition, blocks_of, outcomes, score
@@ -67,7 +67,7 @@ class Editing:
     # ---- neurons, rows, arms
 
     def _choose_neurons(self) -> None:
-        every = self.inputs["neurons"].table("neurons")[["layer", "neuron", "mean_abs"]]
+        every: Any = self.inputs["neurons"].table("neurons")[["layer", "neuron", "mean_abs"]]
         if int(every["layer"].max()) >= self.model.n_layers or int(every["neuron"].max()) >= self.model.d_mlp:
             raise UserError(
                 f"step {self.inputs['neurons'].name} ranks neuron {int(every['neuron'].max())} of layer "
@@ -89,7 +89,7 @@ class Editing:
         if not source.has("auroc"):
             raise UserError(f"step {source.name} has no AUROC of neurons", "neurons.auroc: read or max",
                             "or edit.by: second_order")  # fmt: skip
-        table = source.table("auroc")
+        table: Any = source.table("auroc")
         return table.assign(association=table["fit_auroc"] - 0.5)[["layer", "neuron", "association"]]
 
     def _by_second_order(self) -> pd.DataFrame:
@@ -269,16 +269,16 @@ class Editing:
             size = self._size(kind)
             table.loc[np.asarray(table["kind"] == kind), "neurons"] = size
             table.loc[pick(table, kind=kind, split="test", control="").index, "chosen"] = True
-            for line in pick(verdicts, kind=kind).itertuples():
-                at = pick(table, kind=kind, split="test", control="", score="logprob", metric=line.metric).index
-                table.loc[at, ["p", "q"]] = [line.p, line.q]
+            for line in records(pick(verdicts, kind=kind)):
+                at = pick(table, kind=kind, split="test", control="", score="logprob", metric=line["metric"]).index
+                table.loc[at, ["p", "q"]] = [line["p"], line["q"]]
         self.out.table("edits", table[EDITS.names], EDITS)
         self.out.table("verdicts", verdicts, VERDICTS)
         self.out.table("chosen", self.chosen[CHOSEN.names], CHOSEN)
         self.out.table("examples", examples, EXAMPLES)
         facts = {
             "by": self.step.by, "where": self._where(), "neurons": len(self.chosen),
-            "with right answers": int((self.chosen["sign"] > 0).sum()), "tune rows": len(self.tune),
+            "with right answers": int(np.sum(self.chosen["sign"].to_numpy() > 0)), "tune rows": len(self.tune),
             "test rows": len(self.test), "test accuracy without edits": float(base.right.mean()),
             "controls": self.step.random_controls,
         }  # fmt: skip

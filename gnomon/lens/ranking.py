@@ -64,7 +64,7 @@ class Ranking:
         self.layers = self._layers()
         table = scored_rows(self.inputs.generations())
         fit, self.fit = self._split(table, "fit", step.max_rows)
-        if self.fit["label"].nunique() < 2 and step.direction == "difference":
+        if len(set(self.fit["label"])) < 2 and step.direction == "difference":
             raise UserError(
                 "neurons.direction is difference, and all rows of fit have one label", "right and wrong rows",
                 "raise generate.n, or direction: logit_lens",
@@ -219,7 +219,8 @@ class Ranking:
             "position": step.position.replace("_", " "),
             "combine": step.combine, "criteria": ", ".join(step.criteria), "auroc": step.auroc,
             "rows": len(self.fit), "layers": len(self.layers), "neurons": len(ranked),
-            "kept": int(ranked["selected"].sum()), "never active": int((ranked["mean_abs"] == 0).sum()),
+            "kept": int(ranked["selected"].to_numpy().sum()),
+            "never active": int(np.sum(ranked["mean_abs"].to_numpy() == 0)),
         }  # fmt: skip
         return pd.DataFrame([
             {"fact": k, "value": np.nan if isinstance(v, str) else float(v), "text": v if isinstance(v, str) else ""}

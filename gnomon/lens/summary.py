@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gnomon.blocks import Block, Figure, Ref, Table, Text
 from gnomon.causal.pick import first, has, pick
 from gnomon.store import Artifact
@@ -109,8 +111,7 @@ def _method(artifact: Artifact) -> Text:
 
 
 def _layers(artifact: Artifact) -> list[Block]:
-    layers = artifact.table("layers")
-    if not layers["share"].notna().any():
+    if not np.isfinite(artifact.table("layers")["share"].to_numpy()).any():
         return []
     return [Figure(
         "bar", "layers", x="layer", y="share", color="which", title="Where the effects are: share of all layers' norms",

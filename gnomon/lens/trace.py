@@ -81,7 +81,7 @@ class Trace:
         last, wanted = self.model.n_layers - 1, self.step.layers
         ranked: dict[int, np.ndarray] = {}
         if "neurons" in self.inputs:
-            table = self.inputs["neurons"].table("neurons").sort_values(["layer", "rank"])
+            table: Any = self.inputs["neurons"].table("neurons").sort_values(["layer", "rank"])
             neuron, layer = int(table["neuron"].max()), int(table["layer"].max())
             if neuron >= self.model.d_mlp or layer > last:
                 raise UserError(
@@ -90,8 +90,7 @@ class Trace:
                     "rank the neurons of the same model",
                 )  # fmt: skip
             ranked = {
-                int(layer): part["neuron"].to_numpy()[: self.step.neurons]
-                for layer, part in table.groupby("layer")  # pyright: ignore
+                int(layer): part["neuron"].to_numpy()[: self.step.neurons] for layer, part in table.groupby("layer")
             }
         if isinstance(wanted, tuple):
             layers = sorted(set(wanted))
@@ -278,7 +277,7 @@ class Trace:
                 ))  # fmt: skip
                 mean.append(scores[self.fit].mean(0))
             means.append(np.concatenate(mean))
-        summary = pd.concat(parts, ignore_index=True)[tables.SUMMARY.names]
+        summary: Any = pd.concat(parts, ignore_index=True)[tables.SUMMARY.names]
         self.out.table("summary", summary, tables.SUMMARY)
         main = pick(summary, direction=self.directions[0].name).sort_values("fit_second", ascending=False)
         self.out.table("strongest", main.head(20), tables.SUMMARY)

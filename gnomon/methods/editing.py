@@ -11,6 +11,7 @@ stands for, with that neuron's own factor: the same push on as many neurons that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ def strongest(table: pd.DataFrame, n: int) -> pd.DataFrame:
 
     UserError where no association is other than 0.
     """
-    known = table[table["association"].abs() > 0]
+    known: Any = table[table["association"].abs() > 0]
     if known.empty:
         raise UserError("no neuron has any association with right answers", "neurons whose activations vary")
     size = known["association"].abs().to_numpy()
@@ -67,7 +68,8 @@ def matched_sets(
     rng = np.random.default_rng([seed, 3571])
     pools: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for layer in sorted(set(chosen["layer"])):
-        here, own = every[every["layer"] == layer], chosen[chosen["layer"] == layer]
+        here: Any = every[every["layer"] == layer]
+        own: Any = chosen[chosen["layer"] == layer]
         rest = here[~here["neuron"].isin(own["neuron"].tolist())]
         if len(rest) < len(own):
             raise UserError(

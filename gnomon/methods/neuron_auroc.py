@@ -104,7 +104,7 @@ def two_stage(
     by_luck = wilson(any_found, draws)
     family = [
         _line("neurons", len(table), len(fit.labels)), _line("right rows", fit.labels.sum(), len(fit.labels)),
-        _line("discovered", table["discovered"].sum(), len(fit.labels)),
+        _line("discovered", float(table["discovered"].to_numpy().sum()), len(fit.labels)),
         {"what": "shuffles that discover any", "value": by_luck.value, "ci_low": by_luck.low,
          "ci_high": by_luck.high, "n": draws},
         _line("looked at on test", min(confirm, len(table)), len(test.labels)),
@@ -115,7 +115,7 @@ def two_stage(
         _line("largest |z| under shuffled labels", np.median(largest), draws, largest),
         _line("rows whose group can be shuffled", movable(fit.groups), len(fit.labels)),
     ]  # fmt: skip
-    return table[AUROC.names], pd.DataFrame(family, columns=FAMILY.names)
+    return table.loc[:, AUROC.names], pd.DataFrame(family, columns=FAMILY.names)
 
 
 def _confirm(table: pd.DataFrame, columns: np.ndarray, test: Rows, draws: int, seed: int) -> int:

@@ -106,7 +106,7 @@ def rank_layer(
     table["rank"] = 0
     table.loc[order, "rank"] = np.arange(1, len(table) + 1)
     table["selected"] = table["rank"] <= top_k
-    return table[NEURONS.names]
+    return table.loc[:, NEURONS.names]
 
 
 def _interval(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

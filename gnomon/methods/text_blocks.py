@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gnomon.blocks import Block, Figure, Ref, Table, Text
 from gnomon.store import Artifact
 
@@ -22,7 +24,7 @@ def text_blocks(artifact: Artifact) -> list[Block]:
 
 
 def _headlines(artifact: Artifact) -> list[Block]:
-    counts = artifact.table("counts").set_index("what")["neurons"]
+    counts: Any = artifact.table("counts").set_index("what")["neurons"]
     mixed, shuffled, other = ("cosine", "mixtures"), ("agreement", "shuffled rows"), ("agreement", "other neurons")
     blocks: list[Block] = [
         Text(

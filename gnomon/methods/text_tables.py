@@ -135,7 +135,7 @@ def counts(table: pd.DataFrame, max_evr: float, many: int, alpha: float) -> pd.D
         "polysemantic": live["polysemantic"],
     }  # fmt: skip
     rows = [{"what": what, "neurons": int(np.asarray(mask, dtype=bool).sum())} for what, mask in found.items()]
-    rows.append({"what": "zero", "neurons": int(table["zero"].sum())})
+    rows.append({"what": "zero", "neurons": int(table["zero"].to_numpy().sum())})
     return pd.DataFrame(rows).assign(of=len(live))
 
 

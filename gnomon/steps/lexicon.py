@@ -252,7 +252,7 @@ def _checks(embeddings: np.ndarray, topics: np.ndarray, draws: int, seed: int) -
 
 
 def _blocks(artifact: Artifact) -> list[Block]:
-    checks = artifact.table("checks").set_index("measure")
+    checks: Any = artifact.table("checks").set_index("measure")
     blocks: list[Block] = []
     if "topic_neighbour" in checks.index:
         cell = {"measure": "topic_neighbour"}
@@ -273,7 +273,7 @@ def _blocks(artifact: Artifact) -> list[Block]:
         ))  # fmt: skip
     else:
         blocks.append(Text("{share} of the variance of the {n} embeddings lies along one direction.", said, "method"))
-    sources = artifact.table("sources")
+    sources: Any = artifact.table("sources")
     if ((sources["source"] == "mined") & (sources["phrases"] == 0)).any():
         blocks.append(Text(
             "Mining was asked for and {n} phrases were found: no run of words is in enough documents without being in "

@@ -217,7 +217,7 @@ def _quantiles(values: np.ndarray, at: tuple[float, ...]) -> list[float]:
 
 
 def _blocks(artifact: Artifact) -> list[Block]:
-    overall = artifact.table("overall").set_index("measure")
+    overall: Any = artifact.table("overall").set_index("measure")
     top, test = {"measure": "top_rows"}, {"measure": "test_rows"}
     blocks: list[Block] = [Text(
         "One direction explains a median of {top} of a neuron's effects over the rows where they are largest (half of "
