@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
+import subprocess
+import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ import torch
 from gnomon.errors import UserError
 from gnomon.lens.lens import Lens
 from gnomon.lens.texts import read_texts
+from gnomon.lens.worker import LensWorker
 from gnomon.methods import second_order as so
 from gnomon.report.resolve import check
 from gnomon.step import Cost, Planning
@@ -28,6 +34,10 @@ from tests.tiny import tiny_model
 OPTIONS: dict[str, Any] = {
     "layers": [0, 1, 2], "neurons": 5, "directions": ["difference", "logit_lens", "probe", "texts"], "max_rows": 100,
     "check_rows": 3, "check_neurons": 6, "draws": 200, "effects": True, "total": True,
+}  # fmt: skip
+
+RESUMED: dict[str, Any] = {
+    "layers": [0, 1], "neurons": 3, "directions": ["difference"], "max_rows": 150, "check_rows": 0, "draws": 200,
 }  # fmt: skip
 
 
@@ -220,6 +230,40 @@ def test_workers_do_not_matter(tmp_path: Path):
     assert {k: v for k, v in data_files(one).items() if "costs" not in k} == {
         k: v for k, v in data_files(two).items() if "costs" not in k
     }
+
+
+@pytest.mark.parametrize("after", [2, 5])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, after: int):
+    """SIGKILL among the outputs, and among the scores: finished shards are kept, and the files come out equal."""
+    rows = generations(tmp_path)
+    whole = made(SecondOrder(**RESUMED), tmp_path, spec(), "whole", {"generations": [rows]})
+    script = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from gnomon.lens import worker
+        from gnomon.store import Artifact
+        from tests import test_steps_second_order as t
+        real, seen = worker.LensWorker.__call__, []
+        def dying(self, job):
+            real(self, job)
+            seen.append(job[0])
+            if len(seen) == {after}:
+                os.kill(os.getpid(), signal.SIGKILL)
+        worker.LensWorker.__call__ = dying
+        folder = Path({str(tmp_path)!r})
+        t.made(t.SecondOrder(**t.RESUMED), folder, t.spec(), "cut", {{"generations": [Artifact(folder / "generate")]}})
+    """)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    died = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    seen: list[int] = []
+    real = LensWorker.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LensWorker, "__call__", lambda self, job: (seen.append(job[0]), real(self, job))[1])
+        cut = made(SecondOrder(**RESUMED), tmp_path, spec(), "cut", {"generations": [rows]})
+    assert min(seen) == after
+    files = [{k: v for k, v in data_files(a).items() if "costs" not in k} for a in (whole, cut)]
+    assert files[0] == files[1]
 
 
 def plan(**splits: int) -> Planning:
