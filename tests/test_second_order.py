@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gnomon.errors import UserError
+from gnomon.lens.ablate import check_neurons
 from gnomon.lens.lens import Lens
 from gnomon.methods import second_order as so
 from gnomon.types import Site
@@ -343,6 +344,40 @@ def test_float32_is_within_its_rounding(family: str):
         assert apart(found, torch.einsum("bnd,kd->kbn", phi, u)) <= 1e-5
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_half_precision_keeps_rows_and_coefficients_in_float32(family: str):
+    model = tiny_model(family, "bfloat16")
+    lens, texts = Lens(model), prompts(model)
+    u = torch.randn(2, model.d_model, generator=torch.Generator().manual_seed(0))
+    factors = lens.capture(texts, [0, 1])
+    for layer in (0, 1):
+        coef = so.coefs(lens.circuit, factors, layer)
+        assert coef.dtype == factors.output.dtype == torch.float32
+        phi = so.materialised(lens.circuit, factors, layer)
+        found = so.scores(lens.circuit, factors, layer, so.pulled(lens.circuit, u, layer))
+        assert apart(found, torch.einsum("bnd,kd->kbn", phi, u)) <= 1e-5
+        assert apart(so.effects(coef, so.basis(lens.circuit, layer)), phi) <= 1e-5
+    total = lens.total(texts, [0, 1], u)
+    assert total[1].dtype == torch.float32
+    assert torch.isfinite(total[0]).all()
+
+
+def test_all_order_effects_of_the_last_tokens_alone():
+    """Gated to the last token, the last but one layer's effects are direct, through the last MLP, and through attention
+    from that token; summed over single tokens they are those of the whole text."""
+    model = tiny_model("llama", "float64")
+    u = torch.randn(1, model.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with model.exact():
+        lens, texts = Lens(model), [t for t in prompts(model) if len(t) > 3][:2]
+        whole = lens.total(texts, [1], u)[1]
+        parts = [lens.total(texts, [1], u, last_k=k)[1] for k in range(1, max(map(len, texts)) + 1)]
+        assert apart(parts[-1], whole) <= TIGHT
+        assert apart(parts[0], whole) > 1e-3
+        last = model.n_layers - 1
+        factors = lens.capture(texts, [last])
+        assert apart(lens.total(texts, [last], u, last_k=1)[last], so.direct(lens.circuit, factors, last, u)) <= TIGHT
+
+
 def test_reading_before_the_end_leaves_out_the_final_norm():
     model = tiny_model("llama", "float64")
     with model.exact():
@@ -473,6 +508,6 @@ def test_bad_input_is_refused():
     with pytest.raises(UserError, match="last_k is 0"):
         Lens(model).capture([[1, 2]], [0], last_k=0)
     with pytest.raises(UserError, match="neuron 48 of layer 0"):
-        so.check_neurons(0, [3, 48], model.n_layers, model.d_mlp)
+        check_neurons(0, [3, 48], model.n_layers, model.d_mlp)
     with pytest.raises(UserError, match="layer 4"):
-        so.check_neurons(4, [3], model.n_layers, model.d_mlp)
+        check_neurons(4, [3], model.n_layers, model.d_mlp)

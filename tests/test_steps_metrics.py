@@ -11,7 +11,7 @@ import pytest
 
 from gnomon.errors import UserError
 from gnomon.lens.cases import CASES, ERRORS, HEAT, STRONG
-from gnomon.lens.measures import DIRECTIONS, METRICS, STAGES
+from gnomon.lens.measures import METRICS, STAGES
 from gnomon.methods.second_order_metrics import (
     NORMAL_HALF,
     allowed_share,
@@ -197,7 +197,7 @@ def test_verdicts_are_by_the_interval():
 
 
 def test_tables_have_what_was_promised(whole):
-    schemas = {"metrics": METRICS, "stages": STAGES, "directions": DIRECTIONS, "strong": STRONG, "cases": CASES,
+    schemas = {"metrics": METRICS, "stages": STAGES, "strong": STRONG, "cases": CASES,
                "heat": HEAT, "errors": ERRORS}  # fmt: skip
     for name, schema in schemas.items():
         assert list(whole.table(name).columns) == schema.names

@@ -18,7 +18,6 @@ import numpy as np
 
 from gnomon.errors import UserError
 from gnomon.lens.readout import Readout
-from gnomon.methods.second_order import check_neurons
 from gnomon.types import Progress, Site
 
 if TYPE_CHECKING:
@@ -157,3 +156,12 @@ def _parts(order: Sequence[int], lengths: Sequence[int], most: int) -> list[list
         else:
             out.append([p])
     return out
+
+
+def check_neurons(layer: int, neurons: Sequence[int], n_layers: int, d_mlp: int) -> None:
+    """UserError for a layer or neuron that the model does not have."""
+    if not 0 <= layer < n_layers:
+        raise UserError(f"layer {layer}", f"layers are 0 to {n_layers - 1}")
+    wrong = [n for n in neurons if not 0 <= n < d_mlp]
+    if wrong:
+        raise UserError(f"neuron {wrong[0]} of layer {layer}", f"neurons are 0 to {d_mlp - 1}")

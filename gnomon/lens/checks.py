@@ -34,22 +34,28 @@ def draw(
 
 def real_effects(
     model: Model, texts: Sequence[ReadText], drawn: Mapping[int, Mapping[str, np.ndarray]], readout: Any,
-    advance: Any = None,
+    last_k: int | None = None, advance: Any = None,
 ) -> dict[int, dict[str, np.ndarray]]:  # fmt: skip
-    """Readout after minus before with one neuron at zero, by layer and kind: `[texts, neurons]`."""
+    """Readout after minus before with one neuron at zero (on all or the last k tokens): `[texts, neurons]` by layer and
+    kind."""
     tokens = [list(text.tokens) for text in texts]
     out: dict[int, dict[str, np.ndarray]] = {}
     for layer, kinds in drawn.items():
         names, every = list(kinds), np.concatenate([kinds[name] for name in kinds])
-        found = single_neuron_effects(model, tokens, layer, every.tolist(), readout, progress=advance)[..., 0]
+        found = single_neuron_effects(model, tokens, layer, every.tolist(), readout, last_k=last_k, progress=advance)[
+            ..., 0
+        ]
         ends = np.cumsum([len(kinds[name]) for name in names])[:-1]
         out[layer] = dict(zip(names, np.split(found, ends, axis=1), strict=True))
     return out
 
 
-def gradients(model: Model, texts: Sequence[ReadText], layers: Sequence[int], readout: Any) -> dict[int, np.ndarray]:
-    """Gradient x activation of every neuron, `[texts, d_mlp]` by layer."""
-    return gradient_times_activation(model, [list(text.tokens) for text in texts], list(layers), readout)
+def gradients(
+    model: Model, texts: Sequence[ReadText], layers: Sequence[int], readout: Any, last_k: int | None = None
+) -> dict[int, np.ndarray]:
+    """Gradient x activation of every neuron (on the last k tokens), `[texts, d_mlp]` by layer."""
+    tokens = [list(text.tokens) for text in texts]
+    return gradient_times_activation(model, tokens, list(layers), readout, last_k=last_k)
 
 
 def check_rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from gnomon.methods.effects import weights_of
 from gnomon.methods.output_ablation import LEAST, SHARE, significant_rows, threshold
 from gnomon.stats import Interval, mean_interval
 from gnomon.step import Context, Inputs
-from gnomon.store import Artifact
 
 METRICS = pa.schema(
     [("metric", pa.string()), ("about", pa.string()), ("value", pa.float64()), ("ci_low", pa.float64()),
@@ -25,10 +24,6 @@ STAGES = pa.schema(
     [("step", pa.string()), ("stage", pa.string()), ("seconds", pa.float64()), ("peak_bytes", pa.float64()),
      ("bytes", pa.float64()), ("materialised_bytes", pa.float64()), ("materialised_seconds", pa.float64()),
      ("speedup", pa.float64()), ("rows", pa.int64()), ("neurons", pa.int64())]
-)  # fmt: skip
-DIRECTIONS = pa.schema(
-    [("a", pa.string()), ("b", pa.string()), ("cosine", pa.float64()), ("random_sd", pa.float64()),
-     ("correlation", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64()), ("n", pa.int64())]
 )  # fmt: skip
 KINDS = ("neurons", "second_order", "pca", "text", "neuron_ablations", "edits")
 """Folders whose own time, memory and size stand in the table of stages."""
@@ -247,23 +242,3 @@ def stages(inputs: Inputs) -> pd.DataFrame:
             out += [{"step": artifact.name} | {k: row.get(k) for k in STAGES.names[1:]} for row in costs]
     table = pd.DataFrame(out, columns=STAGES.names)
     return table.astype({"rows": "Int64", "neurons": "Int64"})
-
-
-def directions(source: Artifact, draws: int, seed: int) -> pd.DataFrame:
-    """Every pair of score directions: their cosine, and how alike they order the kept layers' neurons."""
-    found, summary = source.directions(), cast(Any, source.table("summary"))
-    means: dict[str, Any] = {
-        d.name: summary[summary["direction"] == d.name].sort_values(["layer", "neuron"])["mean"].to_numpy()
-        for d in found
-    }
-    rows = []
-    for i, a in enumerate(found):
-        for b in found[i + 1 :]:
-            x, y = a.vector.astype(np.float64), b.vector.astype(np.float64)
-            cosine = float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
-            r = measures.correlation_interval(means[a.name], means[b.name], draws, seed)
-            rows.append({
-                "a": a.name, "b": b.name, "cosine": cosine, "random_sd": len(x) ** -0.5, "correlation": r.value,
-                "ci_low": r.low, "ci_high": r.high, "n": len(means[a.name]),
-            })  # fmt: skip
-    return pd.DataFrame(rows, columns=DIRECTIONS.names)

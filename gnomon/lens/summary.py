@@ -125,6 +125,8 @@ def _compared(artifact: Artifact) -> list[Block]:
     if not len(artifact.table("compared")):
         return []
     return [Table(
-        "compared", "Directions compared", ["a", "b", "cosine", "random_sd", "spearman", "neurons"],
-        labels={"random_sd": "sd of random cosines", "spearman": "rank correlation of the neurons' mean scores"},
+        "compared", "Directions compared",
+        ["a", "b", "cosine", "random_sd", "correlation", "ci_low", "ci_high", "neurons"],
+        labels={"random_sd": "sd of random cosines", "correlation": "correlation of the neurons' mean scores",
+                "ci_low": "low", "ci_high": "high"},
     )]  # fmt: skip

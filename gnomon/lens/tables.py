@@ -10,6 +10,8 @@ import pandas as pd
 import pyarrow as pa
 
 from gnomon.methods.effects import ratio
+from gnomon.methods.logit_lens import cosine
+from gnomon.methods.second_order_metrics import correlation_interval, half_share
 
 ROWS = pa.schema(
     [("index", pa.int64()), ("row", pa.int64()), ("example_id", pa.string()), ("group", pa.string()),
@@ -33,7 +35,7 @@ SUMMARY = pa.schema(
 )  # fmt: skip
 COMPARED = pa.schema(
     [("a", pa.string()), ("b", pa.string()), ("cosine", pa.float64()), ("random_sd", pa.float64()),
-     ("spearman", pa.float64()), ("neurons", pa.int64())]
+     ("correlation", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64()), ("neurons", pa.int64())]
 )  # fmt: skip
 COSTS = pa.schema(
     [("stage", pa.string()), ("seconds", pa.float64()), ("peak_bytes", pa.int64()), ("bytes", pa.int64()),
@@ -46,17 +48,6 @@ SCORES = {
 }  # fmt: skip
 """Scores by their name in the tables, as the report calls them."""
 FACTS = pa.schema([("fact", pa.string()), ("value", pa.float64()), ("text", pa.string())])
-
-
-def smallest_share(x: np.ndarray, part: float = 0.5) -> np.ndarray:
-    """The smallest share of rows that hold `part` of each column's squared, centred size: `[m]` of `x [n, m]`.
-
-    Near part/2 for normal values, 1/n for one row that has everything; NaN for a constant column.
-    """
-    squares = np.sort((x - x.mean(0)) ** 2, axis=0)[::-1]
-    total = squares.sum(0)
-    held = np.cumsum(squares, axis=0) / np.where(total > 0, total, np.nan)
-    return np.where(total > 0, (np.sum(held < part, axis=0) + 1) / len(x), np.nan)
 
 
 def summary_rows(
@@ -89,7 +80,7 @@ def summary_rows(
     return pd.DataFrame({
         "direction": name, "layer": layer, "neuron": np.arange(n), "mean": value, "ci_low": low, "ci_high": high,
         "sd": x.std(0), "second": second, "share_of_mass": second / max(float(second.sum()), 1e-300),
-        "sparsity": smallest_share(x), "direct": np.abs(direct[test]).mean(0),
+        "sparsity": half_share(((x - x.mean(0)) ** 2).T)[0], "direct": np.abs(direct[test]).mean(0),
         "total": np.nan if total is None else np.abs(total[test]).mean(0), "fit_second": fit_second, "fit_rank": rank,
         "ablation_r": ablation_r, "selected": np.isin(np.arange(n), list(selected)), "n": len(x),
     })  # fmt: skip
@@ -106,20 +97,18 @@ def layer_rows(n_layers: int, kept: Sequence[int], masses: np.ndarray | None, d_
     })  # fmt: skip
 
 
-def compared(names: Sequence[str], vectors: Sequence[np.ndarray], means: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Every pair of directions: cosine (beside the spread of random ones, 1/sqrt(d)), and the rank correlation of the
-    mean scores that they give the same neurons."""
-    from scipy.stats import spearmanr
-
+def compared(
+    names: Sequence[str], vectors: Sequence[np.ndarray], means: Sequence[np.ndarray], draws: int, seed: int
+) -> pd.DataFrame:
+    """Every pair of directions: cosine (beside the spread of random ones, 1/sqrt(d)), and the correlation over neurons
+    of the mean scores that they give, with its interval over neurons."""
     rows = []
     for i, a in enumerate(names):
         for j in range(i + 1, len(names)):
-            cosine = vectors[i] @ vectors[j] / (np.linalg.norm(vectors[i]) * np.linalg.norm(vectors[j]))
-            same = np.ptp(means[i]) == 0 or np.ptp(means[j]) == 0
-            rank = np.nan if same else float(spearmanr(means[i], means[j])[0])  # pyright: ignore[reportArgumentType]
+            found = correlation_interval(means[i], means[j], draws, seed)
             rows.append({
-                "a": a, "b": names[j], "cosine": float(cosine), "random_sd": len(vectors[i]) ** -0.5,
-                "spearman": rank, "neurons": len(means[i]),
+                "a": a, "b": names[j], "cosine": cosine(vectors[i], vectors[j]), "random_sd": len(vectors[i]) ** -0.5,
+                "correlation": found.value, "ci_low": found.low, "ci_high": found.high, "neurons": len(means[i]),
             })  # fmt: skip
     return pd.DataFrame(rows, columns=COMPARED.names)
 

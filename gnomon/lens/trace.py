@@ -246,13 +246,13 @@ class Trace:
         readout = projection(self.model, vector, main.end)
         total = sum(len(n) for kinds in drawn.values() for n in kinds.values()) * len(some)
         with self.ctx.progress("second order: real ablations", total) as advance:
-            truth = real.real_effects(self.model, some, drawn, readout, advance)
+            truth = real.real_effects(self.model, some, drawn, readout, self._last_k, advance)
         second, direct = (
             {a: self._joined(f"{kind}_layer{a}")[where, 0] for a in self.layers} for kind in ("scores", "direct")
         )
         scores = {
             "second": second, "direct": direct, "first_and_second": {a: second[a] + direct[a] for a in self.layers},
-            "grad_act": real.gradients(self.model, some, reached, readout),
+            "grad_act": real.gradients(self.model, some, reached, readout, self._last_k),
         }  # fmt: skip
         if step.total:
             scores["total"] = {a: self._joined(f"total_layer{a}")[where, 0] for a in self.layers}
@@ -284,4 +284,6 @@ class Trace:
         worth = pick(checks, chosen="random", measure="pearson")
         self.out.table("worth", worth.assign(score=[tables.SCORES[s] for s in worth["score"]]), CHECKS)
         names = [d.name for d in self.directions]
-        self.out.table("compared", tables.compared(names, [d.vector for d in self.directions], means), tables.COMPARED)
+        vectors = [d.vector for d in self.directions]
+        compared = tables.compared(names, vectors, means, self.step.draws, self.ctx.seed)
+        self.out.table("compared", compared, tables.COMPARED)

@@ -173,7 +173,7 @@ class LensWorker:
         """All-order effects, texts first: `[B, K, d_mlp]` by layer."""
         found: dict[int, list[Any]] = {layer: [] for layer in self.layers}
         for pull in self.pulls:
-            for layer, value in pull.total(batch, self.layers).items():
+            for layer, value in pull.total(batch, self.layers, self.last_k).items():
                 found[layer].append(value)
         return {layer: _stack(values) for layer, values in found.items()}
 
@@ -239,7 +239,7 @@ class Pull:
         found = so.direct(self.lens.circuit, factors, layer, self.vectors)  # [K, B, n]
         return found[self._own(batch), torch.arange(len(batch))]
 
-    def total(self, batch: Sequence[ReadText], layers: Sequence[int]) -> dict[int, Any]:
+    def total(self, batch: Sequence[ReadText], layers: Sequence[int], last_k: int | None) -> dict[int, Any]:
         """All-order effects by layer, `[B, d_mlp]`."""
         import torch
 
@@ -249,7 +249,7 @@ class Pull:
         own = self._own(batch)
         for k in sorted(set(own)):
             mine = [i for i, which in enumerate(own) if which == k]
-            found = self.lens.total([tokens[i] for i in mine], reached, self.vectors[k : k + 1])
+            found = self.lens.total([tokens[i] for i in mine], reached, self.vectors[k : k + 1], last_k)
             for layer, value in found.items():
                 out[layer] = out[layer].to(value)
                 out[layer][mine] = value[0]

@@ -14,12 +14,17 @@ WORDS = {
     "pass": "meets its goal", "fail": "misses its goal", "undecided": "is undecided against its goal",
     "not measured": "was not measured",
 }  # fmt: skip
+BESIDE = {
+    "sparsity": "by the measure's control", "layers": "for random layer sets of as many",
+    "accuracy": "under full ablation",
+}  # fmt: skip
+"""What the column `control` is, by what a criterion is about."""
 COLUMNS = ("metric", "value", "ci_low", "ci_high", "goal", "sense", "verdict", "control", "p", "n", "note")
 LABELS = {"ci_low": "low", "ci_high": "high", "control": "by chance or control"}
 
 
 def metric_blocks(artifact: Artifact) -> list[Block]:
-    """Criteria, sparsity, layers, components, accuracy, AUROC, directions, costs, cases, errors, limits."""
+    """Criteria, sparsity, layers, components, accuracy, AUROC, costs, cases, errors, limits."""
     metrics = artifact.table("metrics")
     blocks: list[Block] = _criteria(metrics)
     blocks.append(Text(
@@ -31,7 +36,6 @@ def metric_blocks(artifact: Artifact) -> list[Block]:
     blocks += _vacuous(metrics)
     blocks.append(Table("metrics", "Every measure beside its goal and control", COLUMNS, limit=60, labels=LABELS))
     blocks += _auroc(metrics)
-    blocks += _directions(artifact.table("directions"))
     blocks += _costs(metrics)
     blocks += _cases(artifact)
     blocks += _errors(metrics, artifact.table("errors"))
@@ -57,10 +61,11 @@ def _criteria(metrics: Any) -> list[Block]:
             continue
         whole = bool(np.isfinite(row["ci_low"]) and np.isfinite(row["ci_high"]))
         how = "95% interval" if whole else "without an interval"
-        out.append(Text(
-            f"{name} {WORDS[verdict]}: {{value}} ({how}), goal {row['sense']} {{goal}}.",
-            {"value": _ref(metric, ci=whole), "goal": _ref(metric, "goal")}, "headline",
-        ))  # fmt: skip
+        said, refs = f"{name} {WORDS[verdict]}: {{value}} ({how}), goal {row['sense']} {{goal}}", {}
+        if np.isfinite(row["control"]):
+            said, refs = said + f"; {BESIDE[row['about']]} it is {{control}}", {"control": _ref(metric, "control")}
+        refs |= {"value": _ref(metric, ci=whole), "goal": _ref(metric, "goal")}
+        out.append(Text(said + ".", refs, "headline"))
     return out
 
 
@@ -112,18 +117,6 @@ def _auroc(metrics: pd.DataFrame) -> list[Block]:
     if _row(metrics, test) is not None:
         text, refs["test"] = text + ", and {test} on test", _ref(test, spec=".3f", ci=True)
     return [Text(text + ".", refs)]
-
-
-def _directions(table: pd.DataFrame) -> list[Block]:
-    if table.empty:
-        return []
-    return [
-        Text(
-            "Score directions compared: cosine of the vectors (random ones spread by the column beside it), and the "
-            "correlation over neurons of the mean scores that they give.",
-        ),
-        Table("directions", "Directions compared", labels={"ci_low": "low", "ci_high": "high"}),
-    ]
 
 
 def _costs(metrics: pd.DataFrame) -> list[Block]:

@@ -28,8 +28,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gnomon.errors import UserError
-
 Tensor = Any
 
 
@@ -293,12 +291,3 @@ def masses(circuit: Circuit, factors: Sequence[Factors], layer: int, chunk: int 
         some = slice(start, start + chunk)
         total = total + effects(every[:, some], basis(circuit, layer, some)).norm(dim=-1).sum(1)
     return total
-
-
-def check_neurons(layer: int, neurons: Sequence[int], n_layers: int, d_mlp: int) -> None:
-    """UserError for a layer or neuron that the model does not have."""
-    if not 0 <= layer < n_layers:
-        raise UserError(f"layer {layer}", f"layers are 0 to {n_layers - 1}")
-    wrong = [n for n in neurons if not 0 <= n < d_mlp]
-    if wrong:
-        raise UserError(f"neuron {wrong[0]} of layer {layer}", f"neurons are 0 to {d_mlp - 1}")

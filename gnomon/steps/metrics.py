@@ -20,7 +20,7 @@ from pydantic import Field
 from gnomon.blocks import Block
 from gnomon.errors import UserError
 from gnomon.lens.cases import CASES, ERRORS, HEAT, STRONG, Cases
-from gnomon.lens.measures import DIRECTIONS, METRICS, STAGES, Goals, Measures, directions, stages
+from gnomon.lens.measures import METRICS, STAGES, Goals, Measures, stages
 from gnomon.step import Context, Cost, Inputs, Planning, Step
 from gnomon.store import Artifact
 from gnomon.writer import Writer
@@ -80,7 +80,6 @@ class Metrics(Step):
         table = pd.DataFrame(found.rows, columns=METRICS.names)
         out.table("metrics", table, METRICS)
         out.table("stages", stages(inputs), STAGES)
-        out.table("directions", directions(source, self.draws, ctx.seed), DIRECTIONS)
         out.table("strong", studied.effects(chosen, test), STRONG)
         out.table("cases", cases, CASES)
         out.table("heat", heat, HEAT)
