@@ -185,6 +185,19 @@ def test_the_last_k_tokens(tmp_path: Path):
     rows = generations(tmp_path)
     more: dict[str, Any] = {"layers": [1], "neurons": 3, "directions": "difference", "max_rows": 40, "check_rows": 0,
                             "mass_rows": 0, "draws": 200}  # fmt: skip
+    import pandas as pd
+
+    writer = Writer(tmp_path, "neurons", "neurons")
+    writer.table("neurons", pd.DataFrame({"layer": 1, "neuron": np.arange(48), "rank": np.arange(1, 49)}))
+    ranked = writer.commit({"step": "neurons", "name": "neurons", "options": {}, "writes": ["neurons"]})
+    checked, both = more | {"check_rows": 4, "check_neurons": 8}, {"generations": [rows], "neurons": [ranked]}
+    told = [
+        made(SecondOrder(**checked, **gate), tmp_path, spec(), f"told{i}", both).table("checks")
+        for i, gate in enumerate(({}, {"tokens": "last_k", "last_k": 1}, {"tokens": "last_k", "last_k": 99}))
+    ]
+    direct = [c[(c["score"] == "direct") & (c["measure"] == "slope")]["value"].to_numpy() for c in told]
+    assert np.abs(direct[0] - direct[1]).max() > 1e-3, "direct effects are the same, the real ablations are gated too"
+    np.testing.assert_allclose(direct[0], direct[2])
     every = made(SecondOrder(**more), tmp_path, spec(), "every", {"generations": [rows]})
     some = made(SecondOrder(**more, tokens="last_k", last_k=1), tmp_path, spec(), "some", {"generations": [rows]})
     index = every.table("rows")

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from gnomon.causal import scoring
 from gnomon.causal.arms import Arm
-from gnomon.causal.collect import losses, right_choices, task_outcomes
-from gnomon.causal.items import pair_items, scored_rows, spread, task_items, text_items
+from gnomon.causal.items import scored_rows, spread, task_items
 from gnomon.causal.pick import pick, records
 from gnomon.causal.rewrite import EXAMPLES, before_and_after, rewriter, rewritings, writes_text
 from gnomon.causal.tables import FACTS, VERDICTS, effect_rows, mean_rows, verdict_rows
@@ -22,7 +22,6 @@ from gnomon.interventions.base import places
 from gnomon.interventions.neurons import Neurons
 from gnomon.methods.editing import CHOSEN, choose, correlations, factors, matched_sets, strongest
 from gnomon.methods.effects import Comparison, Outcomes, compare, effects, weights_of
-from gnomon.methods.neutral import neutral_texts, unrelated_items
 from gnomon.step import Context, Inputs
 from gnomon.types import Site, Split
 from gnomon.writer import Writer
@@ -143,28 +142,20 @@ class Editing:
         return task_items(table, self.step.where, self.model.encode_text, self.model.decode)
 
     def _neutral(self) -> list[Any]:
-        return text_items(neutral_texts(self.step.neutral_texts), self.step.where, self.model.tokenize)
+        return scoring.neutral(self.model, self.step.where, self.step.neutral_texts)
 
     def _unrelated(self) -> list[Any]:
-        numeric = np.mean([any(c.isdigit() for c in str(t)) for t in self.tune["target"]]) > 0.5
-        pairs = unrelated_items(self.step.unrelated_items, numbers=not bool(numeric))
-        return pair_items(pairs, self.step.where, self.model.tokenize, self.model.encode_text)
+        return scoring.unrelated(self.model, self.step.where, self.step.unrelated_items, self.tune)
 
     def _score(self, blocks: Sequence[Block], label: str) -> None:
         score(blocks, self.done, self.out, self.ctx, f"edit: {label}", self.step.batch_size)
         self.done += blocks
 
     def _found(self, name: str, table: pd.DataFrame, arms: Sequence[Arm]) -> tuple[Outcomes, Outcomes]:
-        """Outcomes of task rows: without an edit, and under each arm."""
-        names = [CLEAN.name, *(arm.name for arm in arms)]
-        scored = pick(outcomes(self.out), set=name)
-        every = task_outcomes(scored, table["row"].tolist(), names, right_choices(table))
-        return every.column(0), Outcomes(every.logprob[:, 1:], every.right[:, 1:], every.answer[:, 1:])
+        return scoring.found(self.out, name, table, arms)
 
     def _damage(self, name: str, arms: Sequence[Arm]) -> np.ndarray:
-        scored = pick(outcomes(self.out), set=name)
-        loss = losses(scored, sorted(set(scored["unit"])), [CLEAN.name, *(arm.name for arm in arms)])
-        return loss[:, 1:] - loss[:, :1]
+        return scoring.damage(self.out, name, arms)
 
     def _weights(self, groups: Any) -> np.ndarray:
         return weights_of(np.asarray(groups), self.step.draws, self.ctx.seed)
@@ -219,10 +210,9 @@ class Editing:
         self.rows += effect_rows(arms, base, after, self._weights(self.test["group"]), shared)
         damage = self._damage("neutral", some)
         self.rows += mean_rows(some, "neutral_loss_change", damage, self._weights(np.arange(len(damage))), shared)
-        units = pd.DataFrame({"row": range(len(self._unrelated())), "choices": None, "scores": None, "target": ""})
-        was, now = self._found("unrelated", units, some)
+        was, now = scoring.found_unrelated(self.out, some)
         change = now.right.astype(float) - was.right.astype(float)
-        self.rows += mean_rows(some, "unrelated_accuracy_change", change, self._weights(units["row"]), shared)
+        self.rows += mean_rows(some, "unrelated_accuracy_change", change, self._weights(np.arange(len(change))), shared)
 
     def _rewrite(self, arms: Sequence[Arm]) -> pd.DataFrame:
         """Let the edited model write whole answers, and grade them."""

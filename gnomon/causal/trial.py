@@ -18,18 +18,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gnomon.causal import tables
+from gnomon.causal import scoring, tables
 from gnomon.causal.arms import Arm, Arms
-from gnomon.causal.collect import grid, losses, right_choices, task_outcomes
-from gnomon.causal.items import Item, pair_items, scored_rows, spread, task_items, text_items
+from gnomon.causal.collect import grid
+from gnomon.causal.items import Item, scored_rows, spread, task_items
 from gnomon.causal.measure import activations, measure
 from gnomon.causal.options import CausalOptions
-from gnomon.causal.pick import pick
 from gnomon.causal.rewrite import EXAMPLES, before_and_after, rewriter, rewritings, writes_text
 from gnomon.causal.worker import CLEAN, Block, blocks_of, outcomes, score
 from gnomon.errors import UserError
 from gnomon.methods.effects import Outcomes, choose_coefficient, effects, weights_of
-from gnomon.methods.neutral import neutral_texts, unrelated_items
 from gnomon.methods.shuffled import energy_removed, shuffled_differences, variance_share
 from gnomon.step import Context, Inputs
 from gnomon.types import Direction, Site
@@ -105,21 +103,13 @@ class Trial:
         self.done += blocks
 
     def _neutral(self) -> list[Item]:
-        return text_items(neutral_texts(self.options.neutral_texts), self.options.where, self.ctx.model().tokenize)
+        return scoring.neutral(self.ctx.model(), self.options.where, self.options.neutral_texts)
 
     def _unrelated(self) -> list[Item]:
-        model = self.ctx.model()
-        numeric = np.mean([any(c.isdigit() for c in str(t)) for t in self.tune["target"]]) > 0.5
-        pairs = unrelated_items(self.options.unrelated_items, numbers=not bool(numeric))
-        return pair_items(pairs, self.options.where, model.tokenize, model.encode_text)
+        return scoring.unrelated(self.ctx.model(), self.options.where, self.options.unrelated_items, self.tune)
 
     def _found(self, name: str, table: pd.DataFrame, arms: Sequence[Arm]) -> tuple[Outcomes, Outcomes]:
-        """Outcomes of task rows: without an edit, and under each arm."""
-        scored = pick(outcomes(self.out), set=name)
-        names = [CLEAN.name, *(arm.name for arm in arms)]
-        every = task_outcomes(scored, table["row"].tolist(), names, right_choices(table))
-        part = slice(1, None)
-        return every.column(0), Outcomes(every.logprob[:, part], every.right[:, part], every.answer[:, part])
+        return scoring.found(self.out, name, table, arms)
 
     def _shared(self, split: str, note: str = "") -> dict[str, Any]:
         where = self.options.where
@@ -161,11 +151,7 @@ class Trial:
         return chosen
 
     def _damage(self, name: str, arms: Sequence[Arm]) -> np.ndarray:
-        """Loss change on neutral text, nats a token, `[texts, arms]`."""
-        scored = pick(outcomes(self.out), set=name)
-        units = sorted(set(scored["unit"]))
-        loss = losses(scored, units, [CLEAN.name, *(arm.name for arm in arms)])
-        return loss[:, 1:] - loss[:, :1]
+        return scoring.damage(self.out, name, arms)
 
     def _test(self, arms: Sequence[Arm]) -> None:
         some = self.arms.damaging(arms)
@@ -183,9 +169,8 @@ class Trial:
         self._energy_rows(arms)
 
     def _unrelated_rows(self, arms: Sequence[Arm]) -> None:
-        units = pd.DataFrame({"row": range(len(self._unrelated())), "choices": None, "scores": None, "target": ""})
-        base, after = self._found("unrelated", units, arms)
-        weights = self._weights(units["row"])
+        base, after = scoring.found_unrelated(self.out, arms)
+        weights = self._weights(np.arange(len(base.right)))
         for metric, change in (
             ("unrelated_accuracy_change", after.right.astype(float) - base.right.astype(float)),
             ("unrelated_logprob_change", after.logprob - base.logprob),
