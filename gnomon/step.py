@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KINDS = (
     "generations", "activations", "directions", "layers", "scores", "effects", "audit",
     "neurons", "second_order", "pca", "lexicon", "text", "neuron_ablations", "edits", "metrics", "pairs",
+    "dictionary", "features", "temperatures",
 )  # fmt: skip
 
 

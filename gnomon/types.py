@@ -63,6 +63,9 @@ class Grade:
     reason: str = ""
     span: tuple[int, int] | None = None
     """Characters [start, end) of `answer` in the graded text, where known: the token position `answer`."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """What else grading found, kept in the row's meta: of a program its verdict, its errors, the sandbox level. Only
+    what would be the same if it were graded again: no times, no addresses."""
 
 
 @dataclass(frozen=True)

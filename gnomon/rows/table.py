@@ -83,7 +83,7 @@ class Answer:
 def line(answer: Answer, condition: str, baselines: Mapping[str, float]) -> dict[str, Any]:
     """One line of the table."""
     row, example, grade = answer.row, answer.row.example, answer.grade
-    label, reason, meta = grade.label, grade.reason, {**example.meta, **answer.meta}
+    label, reason, meta = grade.label, grade.reason, {**example.meta, **answer.meta, **grade.meta}
     if row.reused is not None:
         label, reason = row.reused.label, f"label of {row.reused.source}: {row.reused.reason}".rstrip(": ")
         meta |= {"labels_from": row.reused.source, "own_label": grade.label, "own_reason": grade.reason}
