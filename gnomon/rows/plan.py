@@ -51,15 +51,19 @@ def lay_out(
     batch_size: int,
     shard_rows: int,
     stride: int = 1,
+    places: Sequence[int] | None = None,
 ) -> list[Shard]:
     """Plan the rows: shards of batches; a batch never crosses shards.
 
     `tokens[i]` are the prompt ids of `examples[i]`. `stride` is how many row numbers each place takes: 1, or an
-    episode's greatest number of rounds (round r of place p is row p * stride + r).
+    episode's greatest number of rounds (round r of place p is row p * stride + r). `places[i]`: the place of
+    `examples[i]` in the data set, where not all of it is asked.
     """
     rows = [
         Row(0, index, example, ids, sample, float(temperature))
-        for index, (example, ids) in enumerate(zip(examples, tokens, strict=True))
+        for index, (example, ids) in zip(
+            range(len(examples)) if places is None else places, zip(examples, tokens, strict=True), strict=True
+        )
         for temperature in temperatures
         for sample in range(samples)
     ]

@@ -21,7 +21,7 @@ from gnomon.step import ModelSpec
 from gnomon.tasks.make import make_task
 from gnomon.tasks.prompts import continue_with
 from gnomon.tasks.splits import How, assign_splits
-from gnomon.types import Example, Grade
+from gnomon.types import SPLITS, Example, Grade
 
 ROUNDS = 32
 """Most rounds of an episode whose task does not say `max_rounds`."""
@@ -41,6 +41,8 @@ class Prepared:
     tokens: list[np.ndarray]
     choices: list[tuple[int, int]]
     dropped: int = 0
+    places: tuple[int, ...] | None = None
+    """Place of each example among those of all splits, where only some splits are asked."""
 
     @property
     def rounds(self) -> int:
@@ -85,6 +87,24 @@ def _prepare(
     kept = [replace(examples[i], split=side[examples[i].id]) for i in keep]
     choices = [choice_lengths(tokenizer, e) for e in kept] if task.mode == "choices" else []
     return Prepared(task, kept, [tokens[i] for i in keep], choices, len(examples) - len(keep))
+
+
+def only_splits(prepared: Prepared, splits: Sequence[str]) -> Prepared:
+    """The examples of these splits, which were assigned over all of them. UserError where there are none."""
+    keep = tuple(i for i, e in enumerate(prepared.examples) if e.split in splits)
+    if not keep:
+        counts = {s: sum(e.split == s for e in prepared.examples) for s in SPLITS}
+        raise UserError(
+            f"only: {list(splits)} leaves no question to ask",
+            f"there are {', '.join(f'{n} in {s}' for s, n in counts.items())}", "raise n, or change splits",
+        )  # fmt: skip
+    return replace(
+        prepared,
+        examples=[prepared.examples[i] for i in keep],
+        tokens=[prepared.tokens[i] for i in keep],
+        choices=[prepared.choices[i] for i in keep] if prepared.choices else [],
+        places=keep,
+    )
 
 
 def choice_lengths(tokenizer: Any, example: Example) -> tuple[int, int]:

@@ -19,13 +19,13 @@ from gnomon.rows.ask import Asking
 from gnomon.rows.choose import Normalise
 from gnomon.rows.options import Kept, OptionalTexts, one_or_more
 from gnomon.rows.plan import Shard, lay_out
-from gnomon.rows.prepare import Prepared, check_context, has_parser, identity, prepare
+from gnomon.rows.prepare import Prepared, check_context, has_parser, identity, only_splits, prepare
 from gnomon.rows.reuse import COLUMNS, relabel
 from gnomon.rows.work import Asker
 from gnomon.step import Context, Cost, Inputs, Planning, Step
 from gnomon.tasks.make import make_task
 from gnomon.tasks.splits import How
-from gnomon.types import Site
+from gnomon.types import Site, Split
 from gnomon.writer import Writer
 
 SCHEMA = table.SCHEMA
@@ -58,6 +58,9 @@ class Generate(Step):
     split_by: How = "auto"
     """stratified by difficulty; hash: a group keeps its split when questions are added; given: as the examples say.
     auto: given where they say it, stratified where all have a difficulty, else hash."""
+    only: Annotated[tuple[Split, ...] | None, BeforeValidator(one_or_more)] = None
+    """Ask only the questions of these splits (test, or [tune, test]); without it all. Splits are assigned over all
+    questions first, so that a question's split is that of a generation which asks every one."""
     max_length: int | None = Field(default=None, ge=1)
     """Questions whose prompt is longer than this, in tokens, are dropped and counted."""
     batch_size: int = Field(default=16, ge=1)
@@ -85,6 +88,8 @@ class Generate(Step):
             )
         if not self.temperatures or len(set(self.temperatures)) < len(self.temperatures):
             raise UserError(f"temperatures {list(self.temperatures)}", "at least one, each once")
+        if self.only is not None and (self.task is None or not self.only):
+            raise UserError(f"only: {list(self.only)}", "splits of this generation's own questions", "leave it out")
         if len(set(self.append or ())) < len(self.append or ()):
             raise UserError(f"append {list(self.append or ())}", "each generation once")
         return self
@@ -132,7 +137,8 @@ class Generate(Step):
         return self.max_new_tokens or int(prepared.task.max_new_tokens)
 
     def _prepared(self, spec: Any, seed: int) -> Prepared:
-        return prepare(self.task, self.n, seed, spec, self.max_length, self.splits, self.split_by)
+        every = prepare(self.task, self.n, seed, spec, self.max_length, self.splits, self.split_by)
+        return every if self.only is None else only_splits(every, self.only)
 
     def cost(self, plan: Planning) -> Cost:
         facts = plan.model.facts()
@@ -184,7 +190,10 @@ class Generate(Step):
 
     def identity(self) -> dict[str, Any]:
         known = {"task": identity(make_task(self.task))} if self.task is not None else {}
-        return self.model_dump(mode="json") | {"task_identity": known}
+        options = self.model_dump(mode="json")
+        if self.only is None:
+            del options["only"]  # all splits: the same generation as before there was a choice
+        return options | {"task_identity": known}
 
     # ---------------------------------------------------------------- the work
 
@@ -198,7 +207,7 @@ class Generate(Step):
             sites = self.capture.expanded(ctx.model_spec.facts()["n_layers"]) if self.capture else []
             asking = self._asking(prepared, sites, ctx.seed)
             shards = lay_out(prepared.examples, prepared.tokens, self.temperatures, self.samples, self.batch_size,
-                             self.shard_rows, prepared.rounds)  # fmt: skip
+                             self.shard_rows, prepared.rounds, prepared.places)  # fmt: skip
             asked = sum(len(batch) for shard in shards for batch in shard)
         if self.labels_from:
             earlier = inputs.named(self.labels_from).table("generations", COLUMNS)
@@ -239,7 +248,9 @@ class Generate(Step):
         if self.capture:
             sites = self.capture.expanded(int(next(iter(sources.values())).meta["model"]["n_layers"]))
             pairs = [(site, position) for site in sites for position in self.capture.positions]
-        row, index = asked * (prepared.rounds if prepared else 1), len(prepared.examples) if prepared else 0
+        row, index = asked * (prepared.rounds if prepared else 1), 0
+        if prepared is not None:
+            index = len(prepared.examples) if prepared.places is None else prepared.places[-1] + 1
         out: list[merge.Copied] = []
         for name, source in sources.items():
             dtype = self.capture.dtype if self.capture else None
