@@ -1,4 +1,8 @@
-"""Whole answers under an edit: the chosen arms write again what the model wrote, and the task grades it."""
+"""Whole answers under an edit: arms write again what the model wrote, and the task grades it.
+
+What all arms share is done once: the keys and values of a prompt before its last token (where no edit touches them),
+and the grading of an answer that was graded already, letter for letter.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +17,33 @@ import pyarrow as pa
 
 from gnomon.causal.arms import Arm
 from gnomon.causal.pick import has, pick, records
-from gnomon.causal.worker import Condition
+from gnomon.causal.worker import CLEAN, Condition
+from gnomon.disk import plain
 from gnomon.interventions.base import per_row
 from gnomon.step import Context, ModelSpec
 from gnomon.store import Artifact
 from gnomon.tasks.make import make_task
-from gnomon.types import Example
+from gnomon.types import Example, Grade
 from gnomon.writer import Writer
 
 SCHEMA = pa.schema(
     [("condition", pa.string()), ("row", pa.int64()), ("text", pa.string()), ("answer", pa.string()),
-     ("label", pa.bool_()), ("reason", pa.string())]
+     ("label", pa.bool_()), ("reason", pa.string()), ("meta", pa.string())]
 )  # fmt: skip
 EXAMPLES = pa.schema(
     [("condition", pa.string()), ("kind", pa.string()), ("control", pa.string()), ("coefficient", pa.float64()),
      ("row", pa.int64()), ("example_id", pa.string()), ("prompt", pa.string()), ("target", pa.string()),
      ("before", pa.string()), ("answer_before", pa.string()), ("label_before", pa.bool_()),
-     ("text", pa.string()), ("answer", pa.string()), ("label", pa.bool_()), ("change", pa.string())]
+     ("text", pa.string()), ("answer", pa.string()), ("label", pa.bool_()), ("change", pa.string()),
+     ("reason_before", pa.string()), ("reason", pa.string()), ("meta", pa.string())]
 )  # fmt: skip
+"""before: the stored answer, or the one written again without an edit (`before_and_after`); meta: JSON of the grade."""
 ROWS = 48
 """Sequences that are decoded together at most."""
+WRITING = ("last_prompt", "generated")
+"""Places of edits that leave a prompt as it is, but for its last token."""
+SHARED_ROWS = 6
+"""Rows of a shard that many conditions share: their prompts are run once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,8 @@ class Rewriter:
     def open(self) -> None:
         """Load the model and build the task."""
         self.model, self.task = self.spec.load(), make_task(self.option)
+        self.graded: dict[tuple[str, str], Grade] = {}
+        self.prefix: tuple[tuple[int, ...], Any] = ((), None)
 
     def __call__(self, shard: tuple[int, Rewriting]) -> None:
         """Write and grade one shard: table `rewritten`."""
@@ -67,23 +80,52 @@ class Rewriter:
         rows, k = part.rows, len(part.conditions)
         which = np.repeat(np.arange(k), len(rows))
         names = [(str(r["example_id"]), int(r["sample"]), int(r["round"])) for r in rows] * k
+        edits = per_row([c.edits for c in part.conditions], which)
         made = self.model.generate(
-            [[int(i) for i in r["token_ids"]][: int(r["prompt_len"])] for r in rows] * k,
+            [_prompt(r) for r in rows] * k,
             max_new_tokens=self.max_new_tokens, stop=self.stop, top_p=self.top_p,
             temperature=[float(r["temperature"]) for r in rows] * k,
-            noise=noise(int(rows[0]["seed"]), names, self.model.d_vocab),
-            edit=per_row([c.edits for c in part.conditions], which),
+            noise=noise(int(rows[0]["seed"]), names, self.model.d_vocab), edit=edits,
+            prefix=self._prefix(rows, k) if all(e.where in WRITING for e in edits) else None,
         )  # fmt: skip
         lines = []
         for response, condition, row in zip(made.rows, which, list(rows) * k, strict=True):
-            grade = self.task.grade(example_of(row), response.text)
+            grade = self._grade(row, response.text)
             lines.append({
                 "condition": part.conditions[condition].name, "row": int(row["row"]), "text": response.text,
                 "answer": grade.answer, "label": grade.label, "reason": grade.reason,
+                "meta": json.dumps(dict(grade.meta), sort_keys=True, default=plain, ensure_ascii=False),
             })  # fmt: skip
         files = Writer.attach(self.path).shard(index)
         files.table("rewritten", pa.Table.from_pylist(lines, schema=SCHEMA))
         files.finish()
+
+    def _prefix(self, rows: Sequence[dict[str, Any]], copies: int) -> Any:
+        """Keys and values of the prompts but for their last tokens, repeated; None where there is nothing before it.
+
+        The rows of the last shard are kept, for the next conditions of the same rows; how they came about does not
+        depend on the shard that asks.
+        """
+        prompts = [_prompt(r)[:-1] for r in rows]
+        if not all(prompts):
+            return None
+        names = tuple(int(r["row"]) for r in rows)
+        if self.prefix[0] != names:
+            cache = self.model.new_cache(reserve=self.max_new_tokens + 1)
+            self.model.forward(prompts, cache=cache)
+            cache.align()
+            self.prefix = (names, cache)
+        return self.prefix[1].select(list(range(len(rows))) * copies)
+
+    def _grade(self, row: dict[str, Any], text: str) -> Grade:
+        key = (str(row["example_id"]), text)
+        if key not in self.graded:
+            self.graded[key] = self.task.grade(example_of(row), text)
+        return self.graded[key]
+
+
+def _prompt(row: dict[str, Any]) -> list[int]:
+    return [int(i) for i in row["token_ids"]][: int(row["prompt_len"])]
 
 
 def writes_text(source: Artifact, table: pd.DataFrame) -> bool:
@@ -114,29 +156,45 @@ def example_of(row: dict[str, Any]) -> Example:
     )  # fmt: skip
 
 
-def rewritings(table: pd.DataFrame, arms: Sequence[Arm], batch_size: int) -> list[Rewriting]:
-    """Shards of rows of similar prompt length under all arms, at most `ROWS` sequences together."""
+def rewritings(
+    table: pd.DataFrame, arms: Sequence[Arm], batch_size: int, others: Sequence[Condition] = ()
+) -> list[Rewriting]:
+    """Shards of rows of similar prompt length under `others`, then all arms, at most `ROWS` sequences together.
+
+    A shard holds conditions that all leave the prompts alone, or none such, so that the former share the prompts.
+    """
+    every = [*others, *(arm.condition for arm in arms)]
+    light = [c for c in every if all(e.where in WRITING for e in c.edits)]
+    heavy = [c for c in every if not all(e.where in WRITING for e in c.edits)]
+    most = min(batch_size, SHARED_ROWS) if len(every) > ROWS // SHARED_ROWS else batch_size
     columns = ["row", "token_ids", "prompt_len", "example_id", "sample", "round", "temperature", "seed", "prompt",
                "target", "choices", "group", "split", "difficulty", "meta"]  # fmt: skip
     ordered = records(table.sort_values(["prompt_len", "row"]), columns)
     out = []
-    for a in range(0, len(ordered), batch_size):
-        rows = tuple(ordered[a : a + batch_size])
+    for a in range(0, len(ordered), most):
+        rows = tuple(ordered[a : a + most])
         size = max(1, ROWS // len(rows))
-        for b in range(0, len(arms), size):
-            out.append(Rewriting(rows, tuple(arm.condition for arm in arms[b : b + size])))
+        for some in (light, heavy):
+            out += [Rewriting(rows, tuple(some[b : b + size])) for b in range(0, len(some), size)]
     return out
 
 
-def before_and_after(table: pd.DataFrame, rewritten: pd.DataFrame, arms: Sequence[Arm]) -> pd.DataFrame:
-    """The rows of `table` beside what each arm wrote: schema `EXAMPLES`, changed answers first."""
-    old = {r["row"]: r for r in records(table)}
+def before_and_after(
+    table: pd.DataFrame, rewritten: pd.DataFrame, arms: Sequence[Arm], again: bool = False
+) -> pd.DataFrame:
+    """The rows of `table` beside what each arm wrote: schema `EXAMPLES`, changed answers first.
+
+    Before: the stored answer; with `again`, the one that the condition `clean` wrote on the same path as the arms
+    (unparsed where it has no label).
+    """
+    was = {r["row"]: r for r in records(table)}
+    old = {r["row"]: r for r in records(pick(rewritten, condition=CLEAN.name))} if again else was
     lines = []
     by_name = {arm.name: arm for arm in arms}
     for r in records(pick(rewritten, condition=list(by_name))):
-        was, arm = old[r["row"]], by_name[r["condition"]]
-        before, after = bool(was["label"]), bool(r["label"]) if isinstance(r["label"], bool | np.bool_) else None
-        same = _text(was["answer"]) == _text(r["answer"])
+        row, first, arm = was[r["row"]], old[r["row"]], by_name[r["condition"]]
+        before, after = _label(first["label"]), _label(r["label"])
+        same = _text(first["answer"]) == _text(r["answer"]) and before == after
         change = (
             "unparsed" if after is None
             else "corrected" if after and not before
@@ -145,14 +203,19 @@ def before_and_after(table: pd.DataFrame, rewritten: pd.DataFrame, arms: Sequenc
         )  # fmt: skip
         lines.append({
             "condition": r["condition"], "kind": arm.kind, "control": arm.control, "coefficient": arm.coefficient,
-            "row": r["row"], "example_id": was["example_id"], "prompt": was["prompt"], "target": was["target"],
-            "before": was["text"], "answer_before": _text(was["answer"]), "label_before": before,
+            "row": r["row"], "example_id": row["example_id"], "prompt": row["prompt"], "target": row["target"],
+            "before": first["text"], "answer_before": _text(first["answer"]), "label_before": before,
             "text": r["text"], "answer": _text(r["answer"]), "label": after, "change": change,
+            "reason_before": first.get("reason"), "reason": r.get("reason"), "meta": r.get("meta"),
         })  # fmt: skip
     out = pd.DataFrame(lines, columns=EXAMPLES.names)
     rank = {"corrected": 0, "corrupted": 1, "other answer": 2, "unparsed": 3, "same answer": 4}
     out["_rank"] = [rank[change] for change in out["change"]]
     return out.sort_values(["_rank", "row"], kind="stable", ignore_index=True).loc[:, EXAMPLES.names]
+
+
+def _label(value: Any) -> bool | None:
+    return bool(value) if isinstance(value, bool | np.bool_) else None
 
 
 def _text(value: Any) -> str | None:

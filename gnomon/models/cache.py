@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+from gnomon.errors import UserError
+from gnomon.types import Intervention
+
 CHUNK = 64
 """Slots by which a full buffer grows."""
 
@@ -116,3 +119,17 @@ class KVCache:
     def crop(self, lengths: Sequence[int]) -> None:
         """Forget every row's tokens beyond `lengths[row]`."""
         self.lengths = [min(old, new) for old, new in zip(self.lengths, lengths, strict=True)]
+
+
+def check_continued(
+    prefix: KVCache, prompts: Sequence[Sequence[int]], positions: Sequence[str], edit: Sequence[Intervention]
+) -> None:
+    """Refuse a prefix that is not one of these prompts, and an edit or a capture that would need its tokens."""
+    if list(prefix.lengths) != [len(p) - 1 for p in prompts] or not all(prefix.lengths):
+        raise UserError("a prefix of other lengths", "all but the last token of every prompt, at least one")
+    early = [str(e.where) for e in edit if e.strength and e.where not in ("last_prompt", "generated")]
+    if early or "all" in positions:
+        raise UserError(
+            f"a prefix, and {'edits at ' + early[0] if early else 'the position all'}",
+            "edits of the last prompt token and of generated ones",
+        )  # fmt: skip

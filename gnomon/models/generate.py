@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gnomon.errors import UserError, unknown
-from gnomon.models.cache import CHUNK, KVCache
+from gnomon.models.cache import CHUNK, KVCache, check_continued
 from gnomon.models.generated import Finish, Generated, Response, SiteActs, Store
 from gnomon.models.hooks import Taps, registered
 from gnomon.models.layout import Layout
@@ -79,9 +79,12 @@ def generate(
     edit: Sequence[Intervention],
     options: Options,
     progress: Progress | None = None,
+    prefix: KVCache | None = None,
 ) -> Generated:
     """Decode one batch of prompts (token lists) and capture `read` at `positions`.
 
+    prefix: a cache of all but the last token of every prompt, row for row, that is continued and used up; only for
+    edits of the last prompt token and of generated ones, and not with the position `all`.
     positions: any of last_prompt, last, answer, response, all. `answer` keeps every response token, so that the caller
     may pick the answer's after grading; `last` is the last kept token, fed for that purpose where decoding ended
     before it was. Edits see rows by their index in `prompts`; under the cache they act on each token as it is fed.
@@ -91,7 +94,9 @@ def generate(
             raise unknown("position", position, POSITIONS)
     if bool(read) != bool(positions):
         raise UserError("sites without positions, or positions without sites", "both or neither")
-    decoder = _Decoder(model, prompts, read, frozenset(positions), edit, options)
+    if prefix is not None:
+        check_continued(prefix, prompts, positions, edit)
+    decoder = _Decoder(model, prompts, read, frozenset(positions), edit, options, prefix)
     with torch.no_grad(), registered(model.body, decoder.taps):
         decoder.run(progress)
     return decoder.result()
@@ -108,6 +113,7 @@ class _Decoder:
         positions: frozenset[str],
         edit: Sequence[Intervention],
         options: Options,
+        prefix: KVCache | None = None,
     ) -> None:
         temperatures = options.check(len(prompts))
         self.model, self.options, self.positions = model, options, positions
@@ -115,7 +121,8 @@ class _Decoder:
         self.taps = Taps(read, edit, model.d_head)
         self.store = Store.of(read, [model.site_shape(site) for site in read], "all" in positions)
         self.active = list(range(len(self.rows)))
-        self.cache = KVCache(model.n_layers, reserve=min(options.max_new_tokens, CHUNK))
+        self.cache = prefix or KVCache(model.n_layers, reserve=min(options.max_new_tokens, CHUNK))
+        self.continued = prefix is not None
         self.steps = 0
         # Between the newest token and the last one kept lie at most the tokens of a stop string.
         self.ring = None if positions & {"answer", "response", "all"} else _window(options.stop) + 2
@@ -146,8 +153,10 @@ class _Decoder:
 
     def _prompt(self) -> torch.Tensor:
         model = self.model
-        ids, lengths = model.batch([row.prompt for row in self.rows])
-        layout = Layout(lengths, ids.shape[1], model.device, prompt_lens=lengths)
+        prompts = [len(row.prompt) for row in self.rows]
+        ids, lengths = model.batch([row.prompt[-1:] if self.continued else row.prompt for row in self.rows])
+        held = (self.cache.lengths, self.cache.shifts) if self.continued else (None, None)
+        layout = Layout(lengths, ids.shape[1], model.device, held[0], prompts, shifts=held[1])
         index = torch.arange(len(lengths), device=model.device)
         ends = torch.tensor(lengths, device=model.device) - 1
         self.taps.layout = layout

@@ -253,12 +253,13 @@ class Model:
         noise: Any = None,
         top_k_logits: int = 0,
         progress: Progress | None = None,
+        prefix: KVCache | None = None,
     ) -> Any:
         """Decode one batch with a cache, capturing sites in the same pass; see `gnomon.models.generate.generate`."""
         from gnomon.models.generate import Options, generate
 
         options = Options(max_new_tokens, tuple(stop), temperature, top_p, noise, top_k_logits)
-        return generate(self, prompts, self.sites(read), tuple(positions), self._edits(edit), options, progress)
+        return generate(self, prompts, self.sites(read), tuple(positions), self._edits(edit), options, progress, prefix)
 
     def logprobs(
         self,

@@ -1,0 +1,74 @@
+"""How a trial is decided: by the right answer's log-probability, or by whole answers that are written and graded.
+
+A program is right when its tests pass, whatever its text: the log-probability of one reference text says nothing of
+that, and a target of hundreds of tokens is not what the model would have written. For such rows everything - sweep,
+choice, test, controls - rests on answers that were written under the edit and graded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from gnomon.causal.arms import Arm
+from gnomon.causal.items import MAX_TARGET, Encode
+from gnomon.causal.judged import refuse_logprob, runs_answers
+from gnomon.causal.pick import pick
+from gnomon.causal.rewrite import writes_text
+from gnomon.causal.worker import CLEAN
+from gnomon.errors import UserError
+from gnomon.methods.effects import Outcomes
+from gnomon.store import Artifact
+
+Decided = Literal["logprob", "generate"]
+
+
+def decided_by(score: str, source: Artifact, table: pd.DataFrame, encode: Encode) -> tuple[Decided, bool]:
+    """(what decides, whether the targets are longer than what log-probabilities are scored of).
+
+    auto: generate where the task judges answers by running them, or where more than half of the targets are longer
+    than `MAX_TARGET` tokens and the rows hold one answer each; else logprob. UserError where generate is asked for and
+    the rows cannot be written again, or where logprob is and they are judged by running them.
+    """
+    refuse_logprob(score, source.options)
+    writes = writes_text(source, table)
+    if score == "generate" and not writes:
+        raise UserError(
+            f"score: generate, and the rows of {source.name} are played in rounds, scored by choices, or appended",
+            "one written answer a row", "score: logprob",
+        )  # fmt: skip
+    lengths = [len(encode(" " + str(target))) for target in table["target"].unique()[:200]]
+    long = bool(np.mean([n > MAX_TARGET for n in lengths]) > 0.5)
+    if score == "auto":
+        whole = writes and (long or runs_answers(source.options))
+        return ("generate" if whole else "logprob"), long
+    return ("generate" if score == "generate" else "logprob"), long
+
+
+def written(
+    rewritten: pd.DataFrame, rows: Sequence[int], arms: Sequence[Arm]
+) -> tuple[Outcomes, Outcomes, np.ndarray, np.ndarray]:
+    """Outcomes of whole answers: without an edit `[n, 1]`, under each arm `[n, arms]`; unparsed of both, as booleans.
+
+    An unparsed answer is not right. Two answers are the same where their parsed answers are, or, unparsed, their texts.
+    """
+    names = [CLEAN.name, *(arm.name for arm in arms)]
+    part = pick(rewritten, row=list(rows), condition=names)
+    said = [a if isinstance(a, str) else t for a, t in zip(part["answer"], part["text"], strict=True)]
+    labels = part["label"].tolist()
+    part = part.assign(
+        right=[v is not None and v == v and bool(v) for v in labels],
+        unparsed=[v is None or v != v for v in labels],
+        said=pd.factorize(np.array(said, dtype=object))[0],
+    )
+
+    def grid(column: str) -> np.ndarray:
+        return part.pivot(index="row", columns="condition", values=column).loc[list(rows), names].to_numpy()
+
+    right, unparsed, codes = grid("right").astype(bool), grid("unparsed").astype(bool), grid("said").astype(np.int64)
+    every = Outcomes(np.full(right.shape, np.nan), right, codes)
+    after = Outcomes(every.logprob[:, 1:], every.right[:, 1:], every.answer[:, 1:])
+    return every.column(0), after, unparsed[:, :1], unparsed[:, 1:]
