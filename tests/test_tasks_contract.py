@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from code_files import mbpp
 from task_files import camel_math, camel_zip, gsm8k, jsonl, mawps, svamp
 
 from gnomon.errors import UserError
@@ -34,6 +35,8 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Path], Path] | None]] = {
     "gsm8k train": ({"split": "train", "style": "chat_prefix"}, gsm8k),
     "svamp": ({"steps": False}, svamp),
     "mawps": ({}, mawps),
+    "mbpp": ({}, mbpp),
+    "mbpp sanitized": ({"sanitized": True, "style": "prefix", "tests_shown": 1}, mbpp),
     "camel_math": ({}, camel_math),
     "camel_math zip": ({"topics": ["Algebra"]}, lambda folder: camel_zip(folder / "math.zip")),
     "jsonl": ({}, jsonl),

@@ -7,6 +7,7 @@ TASKS: dict[str, str] = {
     "jsonl": "gnomon.tasks.jsonl:Jsonl",
     "logic": "gnomon.tasks.logic:Logic",
     "mawps": "gnomon.tasks.mawps:Mawps",
+    "mbpp": "gnomon.tasks.mbpp:Mbpp",
     "products": "gnomon.tasks.products:Products",
     "reasoning_gym": "gnomon.tasks.reasoning_gym:ReasoningGym",
     "sums": "gnomon.tasks.sums:Sums",

@@ -92,6 +92,10 @@ class Task(BaseModel):
         """The task's questions: all of them, or the first `n` of this seed where the task is `generated`."""
         raise NotImplementedError
 
+    def prompt(self, item: Item, shots: Sequence[Item]) -> Prompt:
+        """What the model reads: the item in the task's style, after the worked examples `shots`."""
+        return render(self.style, item, shots, self.system)
+
     def total(self) -> int:
         """How many different questions exist under these options."""
         return len(self.items(None, 0))
@@ -203,7 +207,7 @@ class Task(BaseModel):
         if shots:
             meta |= {"shots": [s.id for s in shots.values()], "shot_groups": list(shots)}
         return Example(
-            id=item.id, prompt=render(self.style, item, list(shots.values()), self.system), target=item.target,
+            id=item.id, prompt=self.prompt(item, list(shots.values())), target=item.target,
             choices=item.choices, group=group, split=item.split, difficulty=item.difficulty, meta=meta,
         )  # fmt: skip
 
