@@ -1,0 +1,310 @@
+"""What the leading latents are worth on rows that had no part in choosing them: the rows of `selected` and `scores`.
+
+Each way (predicts correct, predicts incorrect) has its own target: for the second, "incorrect" is the class, so that a
+larger score always means the target. The threshold is set on tune (on the training rows, in a fold). The combination
+with the baselines is learned from scores that had no part in the choice: every inner fold of the training rows is
+scored by the latent that leads without it, on the scale of that latent. The null of the whole procedure is the latent that leads
+under shuffled labels, on the held-out rows with those labels.
+
+Confirmation on test of those discovered on fit: one-sided permutation p of the search's own statistic in the direction
+seen on fit, Holm over all that were looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gnomon import nulls, stats
+from gnomon.methods import feature_statistics as fs
+from gnomon.methods.baselines import combine, take
+from gnomon.methods.controls import RANDOM, Held, Rows, Setting, baseline_rows, held_out_rows, metric_of, signed
+from gnomon.methods.feature_search import ALPHA, WAYS, Leader, Part, Search
+from gnomon.methods.folds import grouped_folds
+from gnomon.methods.heldout import baselines_at, held_out, singles_of
+from gnomon.methods.nested import _join as joined
+from gnomon.methods.probing import Choice, Options, Problem, kinds, scan
+
+Site = Callable[[str], np.ndarray]
+"""Activations `[n, d]` of the labelled rows at a site."""
+TARGETS = {"correct": ("correct", "incorrect"), "pass_rate": ("pass_rate", "fail_rate")}
+
+
+def parts_of(of: Problem, options: Options, top: int) -> tuple[list[Part], bool]:
+    """The searches: on fit, and for fewer than `nested_below` groups also without each fold of all rows."""
+    nested = len(np.unique(of.groups)) < options.nested_below
+    split = of.split == "fit"
+    parts = [_part("fit", of, np.flatnonzero(split), np.flatnonzero(of.split == "test"), options, top, of.split)]
+    if nested:
+        outer = grouped_folds(of.groups, options.folds, options.seed + 1, of.level)
+        for i in range(options.folds):
+            train, new = np.flatnonzero(outer != i), np.flatnonzero(outer == i)
+            parts.append(_part(f"fold {i}", of, train, new, options, 1, None))
+    return parts, nested
+
+
+def _part(
+    name: str, of: Problem, train: np.ndarray, new: np.ndarray, options: Options, top: int, strata: np.ndarray | None
+) -> Part:
+    columns = [of.y[:, None], nulls.permuted(of.y, of.groups, options.permutations, [options.seed, 31], strata)]
+    if of.level is not None:
+        within = of.level if strata is None else np.unique(strata, return_inverse=True)[1] * 1000 + of.level
+        columns.append(nulls.permuted(of.y, of.groups, options.permutations, [options.seed, 37], within))
+    folds = inner_folds(of, train, options)
+    inner = tuple(
+        Part(f"{name} without {k}", train[folds != k], train[folds == k], of.y[:, None]) for k in range(options.folds)
+    )
+    return Part(name, train, new, np.concatenate(columns, axis=1), options.permutations, top, inner)
+
+
+def inner_folds(of: Problem, train: np.ndarray, options: Options) -> np.ndarray:
+    """Folds within training rows, the same for latents and probes."""
+    return grouped_folds(of.groups[train], options.folds, options.seed, None if of.level is None else of.level[train])
+
+
+def towards(of: Problem, way: int) -> Problem:
+    """The problem with that way's class as the true one."""
+    return replace(of, y=of.y if way == 0 else 1 - of.y, target=TARGETS.get(of.target, (of.target,) * 2)[way])
+
+
+def threshold(a: np.ndarray, of: Problem, metric: str = "f1") -> tuple[float, str]:
+    """A latent's threshold on tune, or on fit and tune where tune has under 5 rows of a class; and which it was."""
+    for splits in (("tune",), ("fit", "tune")):
+        here = np.isin(of.split, splits)
+        if min(of.y[here].sum(), (1 - of.y[here]).sum()) >= 5:
+            break
+    return fs.active_threshold(a[here], of.y[here], metric), "+".join(splits)
+
+
+# ---------------------------------------------------------------- the selected latents on test
+
+
+def confirm(of: Problem, search: Search, labelled: np.ndarray, found: pd.DataFrame, options: Options) -> pd.DataFrame:
+    """The selected latents on test, with intervals: rows of table `selected`; numbers of fit carry `fit_`."""
+    part, known = search.parts[0], found.set_index(["site", "feature"]) if len(found) else found
+    test, rows, draws = part.new, [], max(10 * options.permutations, 999)
+    for way, name in enumerate(WAYS):
+        mine = towards(of, way)
+        for rank, leader in enumerate(search.leaders(part.name, way), 1):
+            a = search.column(leader)[labelled]
+            cut, where = threshold(a, mine)
+            first = known.loc[(leader.site, leader.latent)]
+            row = {
+                "predictor": f"{name} {rank}", "predicts": name, "rank": rank, "site": leader.site,
+                "feature": leader.latent, "threshold": cut, "threshold_on": where,
+                **{f"fit_{c}": float(first[c]) for c in ("separation", "t", "auroc", "f_correct", "f_incorrect")},
+                **{c: float(first[c]) for c in ("q", "max_t_p", "general_rate")},
+                "discovered": bool(first["discovered"]),
+            }  # fmt: skip
+            row |= _measures(a[test], of.y[test], mine.y[test], of.groups[test], cut, options)
+            null = nulls.permuted(mine.y[test], of.groups[test], draws, [options.seed, 41])
+            row["p"] = _one_sided(a[test], mine.y[test], null, search.kind)
+            rows.append(row)
+    table = pd.DataFrame(rows)
+    if len(table):
+        looked = table["discovered"].to_numpy(dtype=bool)
+        adjusted = np.full(len(table), np.nan)
+        adjusted[looked] = nulls.holm(table["p"].to_numpy()[looked])
+        table["holm"], table["confirmed"] = adjusted, np.nan_to_num(adjusted, nan=1.0) <= ALPHA
+    return table
+
+
+def _measures(
+    a: np.ndarray, y: np.ndarray, towards_y: np.ndarray, groups: np.ndarray, cut: float, options: Options
+) -> dict[str, Any]:
+    on, said = (a > 0).astype(np.float64), a > cut
+    thin = min(float(y.sum()), float((1 - y).sum())) < stats.MIN_CLASS
+    note = f"fewer than {stats.MIN_CLASS} rows of a class in test: no intervals" if thin else ""
+    out: dict[str, Any] = {"n": len(y), "n_pos": round(float(y.sum())), "note": note}
+    for name, statistic in (
+        ("separation", lambda w: fs.soft_separation(on, y, w)), ("t", lambda w: fs.soft_t(a, y, w)),
+        ("auroc", lambda w: fs.soft_auroc(a, y, w)), ("f1", lambda w: fs.soft_f1(said, towards_y, w)),
+        ("f1_always", lambda w: fs.soft_f1(np.ones(len(a), bool), towards_y, w)),
+        ("f1_gain", lambda w: fs.soft_f1(said, towards_y, w) - fs.soft_f1(np.ones(len(a), bool), towards_y, w)),
+        ("f_correct", lambda w: fs.soft_rate(on, y, w)), ("f_incorrect", lambda w: fs.soft_rate(on, 1 - y, w)),
+    ):  # fmt: skip
+        if not len(y):
+            out |= {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
+            continue
+        found = stats.bootstrap(statistic, groups, options.draws, options.seed)
+        low, high = (np.nan, np.nan) if thin else (found.low, found.high)
+        out |= {name: found.value, f"{name}_low": low, f"{name}_high": high}
+    return out
+
+
+def _one_sided(a: np.ndarray, y: np.ndarray, null: np.ndarray, kind: str) -> float:
+    """Permutation p of the statistic in the direction of `y`; for t of the difference in means."""
+    if len(y) < 2 or not 0 < y.mean() < 1:
+        return float("nan")
+    if kind == "auroc":
+        from scipy.stats import rankdata
+
+        a = rankdata(a)
+    values = (a > 0).astype(np.float64) if kind == "separation" else a
+    return nulls.p_value(float(values @ fs.contrasts(y[:, None])[:, 0]), values @ fs.contrasts(null))
+
+
+# ---------------------------------------------------------------- beside the probe and the baselines
+
+
+def latent_held(of: Problem, way: int, part: Part, search: Search, labelled: np.ndarray, options: Options,
+                position: str) -> Held | None:  # fmt: skip
+    """The part's leading latent on its held-out rows with everything that stands beside it; None without a leader."""
+    leaders = [search.leaders(p.name, way)[:1] for p in (part, *part.inner)]
+    if not all(leaders):
+        return None
+    mine, (main, *others) = towards(of, way), [f[0] for f in leaders]
+    a, train, new = search.column(main)[labelled], part.train, part.new
+    y, folds = mine.y, inner_folds(of, train, options)
+    early = np.zeros(len(train))
+    for inner, leader in zip(part.inner, others, strict=True):
+        b = search.column(leader)[labelled]
+        early[np.isin(train, inner.new)] = (b[inner.new] - b[inner.train].mean()) / max(b[inner.train].std(), 1e-12)
+    scaled = (a - a[train].mean()) / max(a[train].std(), 1e-12)
+    base, _ = baselines_at(mine, options.baselines, position)
+    combined = combine(take(base, train), y[train], folds, early, take(base, new), scaled[new])
+    like = search.matched[part.name, main.site, main.latent][labelled].toarray().astype(np.float64)
+    if not like.shape[1]:
+        like = np.zeros((len(labelled), 1))
+    flip = part.labels if way == 0 else 1 - part.labels
+    luck, last = search.by_luck(part, way, labelled[new]), 1 + part.shuffles
+    predicted = {}
+    if of.binary:
+        for metric in ("f1", "accuracy"):
+            on_tune = threshold(a, mine, metric)[0]
+            predicted[metric] = a[new] > (
+                on_tune if part.name == "fit" else fs.active_threshold(a[train], y[train], metric)
+            )
+    slope, offset = np.polyfit(scaled[train], y[train], 1) if np.ptp(a[train]) > 0 else (0.0, float(y[train].mean()))
+    return Held(
+        y=y[new], groups=of.groups[new], scores=scaled[new], folds=np.zeros(len(new), dtype=np.int64),
+        predicted=predicted, calibrated=slope * scaled[new] + offset, combined=combined,
+        random=signed(like[train], y[train], like[new]),
+        shuffled=(luck[:, : part.shuffles], flip[new][:, 1:last]),
+        strata=(luck[:, part.shuffles :], flip[new][:, last:]) if flip.shape[1] > last else None,
+        null="searches on labels shuffled by group, scored on the held-out rows",
+    )  # fmt: skip
+
+
+def probe_held(
+    of: Problem, way: int, part: Part, kind: str, site: str, position: str, x: np.ndarray, options: Options
+) -> Held:
+    """A probe of the activations that the dictionary reads, fitted on the part's training rows."""
+    mine, train, last = towards(of, way), part.train, 1 + part.shuffles
+    labels = {kind: mine.y[train][:, None]}
+    everyone = np.ones(len(train), dtype=bool)
+    found = scan(x[train], everyone, inner_folds(of, train, options), labels, everyone, options)
+    value, s, penalty = found[kind]
+    choice = Choice((site, position), kind, float(value[0]), penalty, s)
+    flip = part.labels if way == 0 else 1 - part.labels
+    sets = [flip[:, 1:last]] + ([flip[:, last:]] if flip.shape[1] > last else [])
+    return held_out(mine, x, train, part.new, choice, (s, mine.y[train]), sets, options)[0]
+
+
+def score_rows(
+    of: Problem, search: Search, labelled: np.ndarray, site: Site, position: str, options: Options, probes: bool,
+    bins: list[dict[str, Any]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of table `scores`: for each way the leading latent, the probes and the baselines; test and, nested, cv.
+
+    `bins` is filled with AUROC by difficulty.
+    """
+    rows: list[dict[str, Any]] = []
+    tries = [("test", search.parts[:1])] + ([("cv", search.parts[1:])] if len(search.parts) > 1 else [])
+    for way in range(2):
+        mine = towards(of, way)
+        for split, parts in reversed(tries):
+            held = [latent_held(of, way, p, search, labelled, options, position) for p in parts]
+            if not all(h is not None and len(h.y) for h in held):
+                continue
+            main = [search.leaders(p.name, way)[0] for p in parts]
+            setting = Setting(options.draws, max(options.permutations * 10, 999), options.seed, what="features")
+            if split == "cv":
+                setting = replace(setting, widen=float(np.sqrt(1 + options.folds / (options.folds - 1))))
+            whole = _whole([h for h in held if h is not None])
+            names = {f.site for f in main}
+            where = {
+                "generation": of.generation, "target": mine.target, "split": split, "position": position,
+                "site": names.pop() if len(names) == 1 else "per fold", "selected": split == tries[-1][0],
+                "note": _named(main, split, len(of.y)),
+            }  # fmt: skip
+            rows += [_told(r) for r in held_out_rows(whole, "feature", where, setting)]
+            plain = where | {"selected": False, "note": ""}
+            bins += difficulty_bins(mine, whole, "feature", where, parts, setting)
+            for kind in kinds(of, replace(options, predictors=("difference", "logistic"))) if probes else ():
+                beside = _whole([
+                    probe_held(of, way, p, kind, f.site, position, site(f.site), options)
+                    for p, f in zip(parts, main, strict=True)
+                ])  # fmt: skip
+                rows += held_out_rows(beside, kind, plain, setting, f"increment of {kind}")
+                rows += _against(whole, beside, kind, plain, setting)
+                bins += difficulty_bins(mine, beside, kind, plain, parts, setting)
+            singles = singles_of(mine, [(p.train, p.new) for p in parts], {position}, options)
+            whole = replace(whole, singles={b: np.concatenate([s[b] for s in singles]) for b in singles[0]})
+            rows += baseline_rows(whole, plain, setting)
+    return rows
+
+
+def _whole(parts: list[Held]) -> Held:
+    out = joined(parts)
+    return replace(out, null=parts[0].null)
+
+
+def _named(leaders: list[Leader], split: str, n: int) -> str:
+    names = [f"feature {f.latent} of {f.site}" for f in leaders]
+    if split == "test":
+        return names[0]
+    counted = ", ".join(f"{name} ({names.count(name)})" for name in dict.fromkeys(names))
+    return f"chosen anew in each of {len(names)} folds of all {n} rows: {counted}; interval widened 1.5x"
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """The random control of a latent is other latents."""
+    if row["control"] == RANDOM:
+        count = row["note"].split("range of ")[-1].split(" ")[0]
+        row |= {"note": f"mean and 95% range of {count} random latents of the site that are active as often, signed on "
+                        "the training rows"}  # fmt: skip
+    return row
+
+
+def _against(latent: Held, probe: Held, kind: str, where: dict[str, Any], setting: Setting) -> list[dict[str, Any]]:
+    """Latent minus probe, paired."""
+    out, metric = Rows(latent, where, setting), metric_of(latent.y)
+    y = latent.y > 0 if latent.binary else latent.y
+
+    def gain(w: np.ndarray) -> np.ndarray:
+        a, b = (metric.one(h.scores, y, w, h.folds) for h in (latent, probe))
+        return a - b
+
+    found = out.interval(gain, share=False)
+    out.add(f"feature minus {kind}", metric.name, found, note="; ".join(t for t in (found.note, "paired") if t))
+    return out.rows
+
+
+def difficulty_bins(
+    of: Problem, held: Held, predictor: str, where: dict[str, Any], parts: Any, setting: Setting
+) -> list[dict[str, Any]]:
+    """AUROC (or rank correlation) within quantile bins of difficulty: rows of table `by_difficulty`."""
+    if of.level is None:
+        return []
+    new = np.concatenate([p.new for p in parts])
+    level, hard, metric, out = of.level[new], of.difficulty[new], metric_of(held.y), []
+    for bin_ in np.unique(level[level >= 0]).tolist():
+        here = level == bin_
+        y, s, f = held.y[here], held.scores[here], held.folds[here]
+        target = y > 0 if held.binary else y
+        small = Rows(Held(y, held.groups[here], s, f), where, setting)
+        both = not held.binary or (target.any() and not target.all())
+        found = small.interval(lambda w, s=s, t=target, f=f: metric.one(s, t, w, f)) if both else stats.Interval(np.nan)
+        out.append({
+            "target": where["target"], "split": where["split"], "predictor": predictor, "bin": int(bin_) + 1,
+            "easiest": float(hard[here].min()), "hardest": float(hard[here].max()), "metric": metric.name,
+            "value": found.value, "ci_low": found.low, "ci_high": found.high, "n": int(here.sum()),
+            "n_pos": int(target.sum()) if held.binary else 0, "selected": bool(where["selected"]),
+            "note": found.note if both else "one class only",
+        })  # fmt: skip
+    return out
