@@ -2,6 +2,7 @@
 
     pre = x W_enc + b_enc                     x: the raw activation; a subtracted bias is folded into b_enc
     z   = act(pre)                            relu | topk (by pre / scale) | jumprelu (pre > threshold, else 0)
+          (a topk trained to rank by pre itself, decoder norms included, says `by_norm`)
     x^  = z W_dec + b_dec                     rows of W_dec have length 1
 
 A latent of a dictionary whose decoder rows had length `scale` is `scale` times what it was there, so that a steering
@@ -21,6 +22,8 @@ from gnomon.errors import UserError
 from gnomon.types import Direction, Site
 
 Activation = Literal["relu", "topk", "jumprelu"]
+BLOCK = 8192
+"""Latents that are converted at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,8 @@ class SparseDictionary:
     """`[n]`, for jumprelu, in canonical units."""
     scale: np.ndarray | None = None
     """`[n]`: length of each decoder row before it was made 1; ones unless given."""
+    by_norm: bool = False
+    """A topk ranks by the canonical pre-activations, not by those of the file's own units."""
     name: str = ""
     format: str = ""
     source: str = ""
@@ -76,7 +81,7 @@ class SparseDictionary:
 
         pre, w = self.pre(x), self._tensors(x)
         if self.activation == "topk":
-            at = (pre / w["scale"]).topk(int(self.k or 0), dim=-1).indices
+            at = (pre if self.by_norm else pre / w["scale"]).topk(int(self.k or 0), dim=-1).indices
             return torch.zeros_like(pre).scatter_(-1, at, pre.gather(-1, at).clamp_min(0))
         if self.activation == "jumprelu":
             return torch.where(pre > w["threshold"], pre, 0.0).clamp_min(0)
@@ -113,7 +118,9 @@ class SparseDictionary:
                 "decoder_bias": self.decoder_bias, "scale": ones if self.scale is None else self.scale,
                 "threshold": 0 * ones if self.threshold is None else self.threshold,
             }  # fmt: skip
-            self._kept[key] = {k: torch.tensor(np.asarray(v), dtype=dtype, device=x.device) for k, v in arrays.items()}
+            self._kept[key] = {
+                k: torch.as_tensor(np.asarray(v), dtype=dtype, device=x.device) for k, v in arrays.items()
+            }
         return self._kept[key]
 
 
@@ -137,17 +144,20 @@ def canonical(
         threshold: of jumprelu, in the units of the file's own pre-activations.
         more: other fields of SparseDictionary.
     """
-    w, b, rows, base = (np.asarray(v, dtype=np.float64) for v in (encoder, encoder_bias, decoder, decoder_bias))
-    if subtracted:
-        b = b - base @ w
-    w, rows, base = w * input_scale, rows / input_scale, base / input_scale
-    scale = np.linalg.norm(rows, axis=1)
-    dead = scale == 0
-    safe = np.where(dead, 1.0, scale)
+    d, n = np.shape(encoder)
+    w, rows = np.empty((d, n), np.float32), np.empty((n, d), np.float32)
+    b, scale = np.empty(n, np.float32), np.empty(n, np.float32)
+    base = np.asarray(decoder_bias, dtype=np.float64)
+    for start in range(0, n, BLOCK):  # float64 for some latents at a time: the whole would double the memory
+        part = slice(start, start + BLOCK)
+        columns, own = np.asarray(encoder[:, part], np.float64), np.asarray(decoder[part], np.float64) / input_scale
+        bias = np.asarray(encoder_bias[part], np.float64) - (base @ columns if subtracted else 0.0)
+        length = np.linalg.norm(own, axis=1)
+        length = np.where(length == 0, 1.0, length)
+        w[:, part], b[part] = columns * (input_scale * length), bias * length
+        rows[part], scale[part] = own / length[:, None], length
     if threshold is not None:
-        threshold = (np.broadcast_to(np.asarray(threshold, dtype=np.float64), safe.shape) * safe).astype(np.float32)
+        threshold = (np.broadcast_to(np.asarray(threshold, dtype=np.float64), (n,)) * scale).astype(np.float32)
     return SparseDictionary(
-        Site.parse(site), (w * safe).astype(np.float32), (b * safe).astype(np.float32),
-        (rows / safe[:, None]).astype(np.float32), base.astype(np.float32), threshold=threshold,
-        scale=safe.astype(np.float32), **more,
-    )  # fmt: skip
+        Site.parse(site), w, b, rows, (base / input_scale).astype(np.float32), threshold=threshold, scale=scale, **more
+    )
