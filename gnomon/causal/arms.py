@@ -1,8 +1,8 @@
-"""The arms of a trial: the direction and each of its controls, steered or ablated."""
+"""The arms of a trial: the direction and each of its controls, steered, ablated or taken out of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from gnomon.causal.options import CausalOptions
 from gnomon.causal.worker import Condition
 from gnomon.interventions.ablate import Ablate
 from gnomon.interventions.base import places
+from gnomon.interventions.orthogonalise import everywhere
 from gnomon.interventions.steer import Steer
 from gnomon.types import Direction, Intervention, Site
 
@@ -44,6 +45,9 @@ class Arms:
     """Differences of means under shuffled labels, `[m, d]`."""
     seed: int
     ablated: Sequence[Site]
+    n_layers: int = 0
+    gains: Mapping[Site, np.ndarray] = field(default_factory=dict)
+    """Gains of norms behind the writers (`gains_of`), for kind orthogonalise."""
     random: list[Direction] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,9 +72,31 @@ class Arms:
             for place in places(self.options.where)
         )
 
+    def orthogonalise(self, vector: np.ndarray) -> tuple[Intervention, ...]:
+        """The edits that take a vector out of everything that writes into the stream, at every token."""
+        return tuple(everywhere(vector.astype(np.float64), self.n_layers, gains=self.gains))
+
+    def vector(self, arm: Arm) -> np.ndarray:
+        """The vector that an arm edits along, `[d]` float64."""
+        kind, number = arm.direction.rsplit(" ", 1) if arm.control not in ("", "sign_flip") else ("", "0")
+        if kind == "shuffled":
+            return self.shuffled[int(number)].astype(np.float64)
+        chosen = self.random[int(number)] if kind == "random" else self.direction
+        return chosen.vector.astype(np.float64)
+
+    def controls(self) -> list[Direction]:
+        """All directions that serve as controls."""
+        site = self.direction.site
+        shuffled = [
+            Direction(site, v, f"shuffled {i}", "difference", None, {"labels": "shuffled"})
+            for i, v in enumerate(self.shuffled)
+        ]
+        return [*self.random, *shuffled]
+
     def _arm(self, kind: str, control: str, label: str, made_as: str, vector: np.ndarray, coefficient: float) -> Arm:
-        own = self.options.sites == "own" or kind == "steer"
-        edits = self.steer(vector, coefficient) if kind == "steer" else self.ablate(vector)
+        own = kind == "steer" or (kind == "ablate" and self.options.sites == "own")
+        made = {"ablate": self.ablate, "orthogonalise": self.orthogonalise}
+        edits = self.steer(vector, coefficient) if kind == "steer" else made[kind](vector)
         name = f"{kind} {control or 'own'} {label}" + (f" {coefficient:+g}" if kind == "steer" else "")
         site = str(self.direction.site) if own else "all"
         return Arm(Condition(name, edits), kind, control, label, made_as, site, coefficient)
@@ -82,7 +108,7 @@ class Arms:
 
     def isotropic(self, kind: str, n: int, coefficient: float = 1.0) -> list[Arm]:
         """The first `n` random directions."""
-        control = "random" if kind == "steer" else "isotropic"
+        control = "isotropic" if kind == "ablate" else "random"
         return [self._arm(kind, control, d.name, "random", d.vector, coefficient) for d in self.random[:n]]
 
     def relabelled(self, kind: str, coefficient: float = 1.0) -> list[Arm]:
@@ -108,6 +134,9 @@ class Arms:
         if "ablate" in self.options.kinds:
             out += [self.own("ablate"), *self.relabelled("ablate")]
             out += self.isotropic("ablate", self.options.isotropic_controls)
+        if "orthogonalise" in self.options.kinds:
+            out += [self.own("orthogonalise"), *self.relabelled("orthogonalise")]
+            out += self.isotropic("orthogonalise", self.options.random_controls)
         return out
 
     def damaging(self, tested: Sequence[Arm]) -> list[Arm]:

@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 
 from gnomon.causal.arms import Arm
-from gnomon.causal.pick import pick, records
-from gnomon.methods.effects import Comparison, Outcomes, compare, effects, net, ratio
+from gnomon.causal.collect import grid
+from gnomon.causal.pick import has, pick, records
+from gnomon.methods.effects import Comparison, Outcomes, compare, effects, net, ratio, share
 from gnomon.nulls import benjamini_hochberg
 
 EFFECTS = pa.schema(
@@ -43,6 +44,9 @@ SERIES = {
     "shuffled": "shuffled-label directions", "isotropic": "isotropic directions",
 }  # fmt: skip
 
+DECIDING = {"logprob": "target_logprob_change", "generate": "net_accuracy"}
+"""The metric that chooses the coefficient and gives a claim its verdict, by what a trial is decided by."""
+
 
 def effect_rows(
     arms: Sequence[Arm], base: Outcomes, after: Outcomes, weights: np.ndarray, shared: dict[str, Any]
@@ -69,7 +73,8 @@ def mean_rows(
     arms: Sequence[Arm], metric: str, change: np.ndarray, weights: np.ndarray, shared: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """One row an arm: the mean over texts of `change [texts, arms]`, with its interval over texts."""
-    whole = net if "accuracy" in metric else lambda c, w: ratio(c, np.ones((len(c), 1)), w)
+    mean = share if metric.endswith("_rate") else ratio
+    whole = net if "accuracy" in metric else lambda c, w: mean(c, np.ones((len(c), 1)), w)
     value, low, high = whole(change, weights)
     return [
         arm_columns(arm) | shared
@@ -78,18 +83,45 @@ def mean_rows(
     ]  # fmt: skip
 
 
+def stored_rows(
+    table: pd.DataFrame, examples: pd.DataFrame, arms: Sequence[Arm], weights: np.ndarray, shared: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Effects of whole answers beside the stored ones of `table`; an unparsed answer is not right."""
+    units, names = table["row"].tolist(), [arm.name for arm in arms]
+    labels = examples["label"].tolist()
+    lines = examples.rename(columns={"row": "unit"}).assign(
+        right=[v is not None and v == v and bool(v) for v in labels],
+        unparsed=[v is None or v != v for v in labels],
+        moved=[change != "same answer" for change in examples["change"]],
+    )
+    right = grid(lines, "right", units, names).astype(bool)
+    moved = grid(lines, "moved", units, names).astype(np.int64)
+    before = table["label"].to_numpy(dtype=bool)[:, None]
+    unknown = np.full(right.shape, np.nan)
+    base = Outcomes(unknown[:, :1], before, np.zeros_like(before, dtype=np.int64))
+    shared = shared | {"score": "generate"}
+    rows = effect_rows(arms, base, Outcomes(unknown, right, moved), weights, shared)
+    unparsed = grid(lines, "unparsed", units, names).astype(np.float64)
+    rows += mean_rows(arms, "unparsed_rate", unparsed, weights, shared)
+    return [row for row in rows if row["metric"] != "target_logprob_change"]
+
+
 def comparisons(
     arms: Sequence[Arm], base: Outcomes, after: Outcomes, weights: np.ndarray
 ) -> list[tuple[str, str, str, float, Comparison]]:
     """Each claim beside each of its controls: (claim, control, metric, coefficient, comparison).
 
-    Claims: steer, steer_flip (the other sign) against random and shuffled-label directions; ablate against
-    shuffled-label ones.
+    Claims: steer, steer_flip (the other sign) and orthogonalise against random and shuffled-label directions; ablate
+    against shuffled-label ones. Where no log-probabilities are known (whole answers) the shares of wrong answers that
+    became right and of right ones that became wrong are compared too, each on its own rows.
     """
-    change = {
-        "target_logprob_change": after.logprob - base.logprob,
-        "net_accuracy": after.right.astype(np.float64) - base.right.astype(np.float64),
-    }
+    before, now = base.right[:, 0], after.right.astype(np.float64)
+    everywhere = np.ones(len(before), dtype=bool)
+    change = {"net_accuracy": (now - before[:, None], everywhere)}
+    if np.isfinite(after.logprob).all():
+        change = {"target_logprob_change": (after.logprob - base.logprob, everywhere)} | change
+    else:
+        change |= {"corrected_rate": (now, ~before), "corrupted_rate": (1 - now, before)}
     out = []
     for k, arm in enumerate(arms):
         if arm.control not in ("", "sign_flip"):
@@ -97,9 +129,10 @@ def comparisons(
         claim = arm.kind + ("_flip" if arm.control else "")
         for control in ("random", "shuffled"):
             others = [j for j, other in enumerate(arms) if other.kind == arm.kind and other.control == control]
-            for metric, values in change.items():
-                if others:
-                    found = compare(values[:, k], values[:, others], weights)
+            for metric, (values, rows) in change.items():
+                if others and rows.any():
+                    drawn = weights[:, rows]
+                    found = compare(values[rows, k], values[rows][:, others], drawn[drawn.sum(1) > 0])
                     out.append((claim, control, metric, arm.coefficient, found))
     return out
 
@@ -124,9 +157,14 @@ def verdict_rows(found: Sequence[tuple[str, str, str, float, Comparison]]) -> pd
     return table
 
 
+def deciding(verdicts: pd.DataFrame) -> str:
+    """The metric that a verdict table stands on: log-probability where it was scored, else net accuracy."""
+    return DECIDING["logprob" if has(verdicts, metric=DECIDING["logprob"]) else "generate"]
+
+
 def overall(table: pd.DataFrame, claim: str) -> str:
-    """One word for a claim on the target's log-probability: supported only beside every control it has."""
-    words = pick(table, claim=claim, metric="target_logprob_change")["verdict"].tolist()
+    """One word for a claim on the deciding metric: supported only beside every control it has."""
+    words = pick(table, claim=claim, metric=deciding(table))["verdict"].tolist()
     if words and all(word == "supported" for word in words):
         return "supported"
     return "not supported" if "not supported" in words else "undecided"
@@ -153,7 +191,8 @@ def sweep_rows(effect_table: pd.DataFrame) -> pd.DataFrame:
                     "ci_high": band["value"].max(), "n": band["n"].max(), "chosen": False,
                 })  # fmt: skip
     metrics = {r["metric"] for r in rows}
-    zero = {"target_logprob_change", "net_accuracy", "neutral_loss_change", "answer_changed"} & metrics
+    zero = {"target_logprob_change", "net_accuracy", "neutral_loss_change", "answer_changed", "corrected_rate",
+            "corrupted_rate"} & metrics  # fmt: skip
     series = {(r["series"], r["metric"]) for r in rows}
     rows += [
         {"series": s, "metric": m, "coefficient": 0.0, "value": 0.0, "ci_low": 0.0, "ci_high": 0.0, "n": 0,
@@ -164,21 +203,21 @@ def sweep_rows(effect_table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["metric", "series", "coefficient"], ignore_index=True)
 
 
-def with_p(effect_table: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+def with_p(effect_table: pd.DataFrame, verdicts: pd.DataFrame, score: str = "logprob") -> pd.DataFrame:
     """Put p and q beside the direction's own effects on test (the larger p of two controls), and mark the chosen."""
     ordered = verdicts.sort_values("p")  # the larger p is written last
     for v in records(ordered):
         flip = "sign_flip" if v["claim"].endswith("_flip") else ""
-        here = pick(effect_table, split="test", score="logprob", kind=v["kind"], control=flip, metric=v["metric"]).index
+        here = pick(effect_table, split="test", score=score, kind=v["kind"], control=flip, metric=v["metric"]).index
         effect_table.loc[here, "p"] = v["p"]
         effect_table.loc[here, "q"] = v["q"]
     effect_table.loc[pick(effect_table, split="test", control="").index, "chosen"] = True
     return effect_table
 
 
-def tested_rows(effect_table: pd.DataFrame) -> pd.DataFrame:
+def tested_rows(effect_table: pd.DataFrame, score: str = "logprob") -> pd.DataFrame:
     """What was run on test, one row an arm and metric, under names for reading."""
-    rows = pick(effect_table, split="test", score="logprob")
+    rows = pick(effect_table, split="test", score=[score, "logprob"])
     named = rows.assign(
         series=[SERIES[c] for c in rows["control"]], _order=[list(SERIES).index(c) for c in rows["control"]]
     )

@@ -237,14 +237,17 @@ def sign_flip_p(change: np.ndarray, groups: np.ndarray, draws: int = 999, seed: 
 
 
 def choose_coefficient(
-    coefficients: np.ndarray, change: np.ndarray, control: np.ndarray, damage: np.ndarray, bound: float
+    coefficients: np.ndarray, change: np.ndarray, control: np.ndarray, damage: np.ndarray, bound: float,
+    aim: str = "either",
 ) -> int:
     """Which signed coefficient of a sweep on tune goes to test: `[k]` arrays in, an index out.
 
     Among those whose neutral-text loss rises by at most `bound` nats a token: the largest |change - mean change of
-    random directions at that size|. Where none stays under the bound: the one with the least damage.
-    """
-    coefficients, excess = np.asarray(coefficients), np.abs(np.asarray(change) - np.asarray(control))
+    random directions at that size|; with aim "right" the largest change minus that mean. Where none stays under the
+    bound: the one with the least damage.
+    """  # fmt: skip
+    coefficients, excess = np.asarray(coefficients), np.asarray(change) - np.asarray(control)
+    excess = np.abs(excess) if aim == "either" else excess
     allowed = np.asarray(damage) <= bound
     if not allowed.any():
         return int(np.lexsort((np.abs(coefficients), damage))[0])

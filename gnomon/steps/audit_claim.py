@@ -59,7 +59,7 @@ class AuditClaim(CausalOptions):
     """Put a direction from a file through all controls, and say of each claim: supported, not supported, undecided."""
 
     name: ClassVar[str] = "audit_claim"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("generations",)
     optional: ClassVar[tuple[str, ...]] = ("activations",)
     writes: ClassVar[tuple[str, ...]] = ("scores", "effects")
@@ -104,7 +104,7 @@ class AuditClaim(CausalOptions):
     # ---------------------------------------------------------------- the work
 
     def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
-        from gnomon.causal.tables import overall
+        from gnomon.causal.tables import deciding, overall
         from gnomon.causal.trial import Trial
 
         direction = self.claimed()
@@ -119,7 +119,7 @@ class AuditClaim(CausalOptions):
         claims = [self._reads(scores), self._adds(scores)]
         for claim, kind, control in (("steers", "steer", "random"), ("needed", "ablate", "shuffled")):
             if kind in self.kinds:
-                r = first(verdicts, claim=kind, control=control, metric="target_logprob_change")
+                r = first(verdicts, claim=kind, control=control, metric=deciding(verdicts))
                 claims.append(_claim(claim, overall(verdicts, kind), r, r["p"], r["n"]))
         out.table("claims", pa.Table.from_pylist(claims, schema=CLAIMS))
 
