@@ -1,0 +1,323 @@
+"""One end of the talk between a candidate and its tests: requests, replies, and handles on what stays on its side.
+
+A request carries plain data and handles; the reply carries the result and what the containers among the arguments
+hold now, which is put into the caller's own objects. While it waits for a reply an end serves the other's requests.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import struct
+import sys
+import threading
+import types
+from typing import Any
+
+from gnomon.tasks.fence.codec import BYTES, Decoder, Encoder, Garbled, Unsupported, dump, load, refill, tag_of
+from gnomon.tasks.fence.handles import Handle, handle_class, marks, part
+
+SHARED = (
+    "bisect", "builtins", "cmath", "collections", "datetime", "decimal", "fractions", "functools", "heapq",
+    "itertools", "math", "operator", "random", "re", "statistics", "string", "time", "types",
+)  # fmt: skip
+"""Modules whose functions and classes either side takes from its own copy when the other names them."""
+NOT_SHARED = {"exec", "eval", "compile", "open", "input", "breakpoint", "__import__", "exit", "quit", "globals", "vars"}
+EXPORTS = 100_000
+"""How many objects of one side the other may hold."""
+OPERATORS = {"eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "neg", "abs"}
+
+
+class Gone(Exception):
+    """The other end has closed."""
+
+
+class Remote(Exception):
+    """An error of the other side as it came: `info`."""
+
+    def __init__(self, info: dict[str, Any]) -> None:
+        super().__init__(info.get("text", ""))
+        self.info = info
+
+
+def shared_name(value: Any) -> list[Any] | None:
+    """The node of a standard function, class or module that the other side has too; None for anything else."""
+    if isinstance(value, types.ModuleType):
+        return ["m", value.__name__] if value.__name__ in sys.stdlib_module_names else None
+    if not isinstance(value, type | types.BuiltinFunctionType | types.FunctionType):
+        return None
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    module = {"_operator": "operator", "_functools": "functools", "_heapq": "heapq", "_bisect": "bisect",
+              "_collections": "collections", "_statistics": "statistics"}.get(str(module), module)  # fmt: skip
+    if module not in SHARED or name in NOT_SHARED:
+        return None
+    found = getattr(sys.modules.get(str(module)), name, None)
+    return ["g", module, name] if found is value else None
+
+
+def find_shared(module: Any, name: Any) -> Any:
+    """What `shared_name` named."""
+    if module not in SHARED or type(name) is not str or name in NOT_SHARED or name.startswith("_"):
+        raise Garbled(f"{module}.{name} is not shared")
+    return getattr(sys.modules[module], name)
+
+
+class Peer:
+    """One end on the descriptor `fd`. Subclasses say what the other side may do here."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.table: list[Any] = []
+        self.numbers: dict[int, int] = {}
+        self.handles: dict[int, Any] = {}
+        self.owner = threading.get_ident()
+
+    # ------------------------------------------------------------ bytes
+
+    def send(self, message: Any) -> None:
+        """Write one message."""
+        data = dump(message)
+        rest = memoryview(struct.pack("<I", len(data)) + data)
+        try:
+            while rest:
+                rest = rest[os.write(self.fd, rest) :]
+        except (BrokenPipeError, ConnectionError):
+            raise Gone from None
+
+    def receive(self) -> list[Any]:
+        """Read one message."""
+        size = struct.unpack("<I", self._read(4))[0]
+        if size > BYTES:
+            raise Garbled("a message over the limit")
+        message = load(self._read(size))
+        if type(message) is not list or not message:
+            raise Garbled("no message")
+        return message
+
+    def _read(self, count: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            try:
+                got = os.read(self.fd, min(count - len(parts), 2**20))
+            except ConnectionError:
+                got = b""
+            if not got:
+                raise Gone
+            parts += got
+        return bytes(parts)
+
+    # ------------------------------------------------------------ requests
+
+    def ask(self, op: str, *parts: Any) -> Any:
+        """Send a request and return its result; the caller's containers are brought up to date."""
+        if threading.get_ident() != self.owner:
+            raise RuntimeError("only the main thread may use what the tests passed")
+        encoder = Encoder(self.export)
+        self.send(["?", op, [encoder.node(one) for one in parts]])
+        while (message := self.receive())[0] == "?":
+            self.serve(message)
+        return self._reply(message, encoder.objects)
+
+    def _reply(self, message: list[Any], objects: list[Any]) -> Any:
+        if len(message) != 3 or type(message[2]) is not list:
+            raise Garbled("no reply")
+        decoder = Decoder(self.adopt, objects)
+        kind, node, bodies = message
+        info: dict[str, Any] = {}
+        result = None
+        if kind == "error":
+            if type(node) is not list or len(node) != 6:
+                raise Garbled("no error")
+            info = dict(zip(("mro", "class", "args", "text", "errno", "trace"), map(decoder.value, node), strict=True))
+        elif kind == "ok":
+            result = decoder.value(node)
+        else:
+            raise Unsupported(str(node)[:200])
+        if len(bodies) != len(objects):
+            raise Garbled("another number of containers")
+        held = []
+        for target, body in zip(objects, bodies, strict=True):
+            try:
+                held.append(decoder.contents(tag_of(target), body))
+            except (Unsupported, Garbled, MemoryError):
+                raise
+            except Exception as error:
+                raise Garbled(str(error)) from None
+        for target, contents in zip(objects, held, strict=True):
+            try:
+                refill(target, contents)
+            except (TypeError, ValueError) as error:
+                raise Garbled(str(error)) from None
+        if kind == "error":
+            self.raise_error(info)
+        return result
+
+    def serve(self, message: list[Any]) -> None:
+        """Answer one request."""
+        if len(message) != 3 or type(message[2]) is not list:
+            raise Garbled("no request")
+        decoder = Decoder(self.adopt)
+        parts = [decoder.value(node) for node in message[2]]
+        known = list(decoder.objects)
+        try:
+            kind, result = "ok", self.do(message[1], parts)
+        except (Gone, Garbled):
+            raise
+        except BaseException as error:
+            kind, result = "error", error
+        try:
+            encoder = Encoder(self.export, known)
+            node = self.describe(result, encoder) if kind == "error" else encoder.node(result)
+            self.send([kind, node, [encoder.body(one) for one in known]])
+        except Unsupported as error:
+            self.send(["unsupported", str(error), []])
+        except (MemoryError, RecursionError) as error:
+            encoder = Encoder(self.export)
+            self.send(["error", self.describe(error, encoder), [None] * len(known)])
+
+    def describe(self, error: BaseException, encoder: Encoder) -> list[Any]:
+        """An exception as a node: the names of its classes, its class, arguments, text, errno and traceback."""
+        kind = type(error)
+        names = [base.__name__ for base in type.mro(kind) if base not in (object, BaseException)]
+        own = None if kind.__module__ == "builtins" else encoder.export(kind)
+        try:
+            text = str(error)[:500]
+        except Exception:
+            text = ""
+        try:
+            args = encoder.node(tuple(error.args))
+        except Unsupported:
+            args = ["t"]
+        errno = getattr(error, "errno", None)
+        return [["t", *names], own, args, text if _clean(text) else ascii(text),
+                errno if type(errno) is int else None, self.trace(error)]  # fmt: skip
+
+    def trace(self, error: BaseException) -> str:
+        """The traceback that the other side may see."""
+        return ""
+
+    def raise_error(self, info: dict[str, Any]) -> None:
+        """Raise what the other side raised."""
+        raise Remote(info)
+
+    # ------------------------------------------------------------ handles
+
+    def export(self, value: Any) -> list[Any]:
+        """The node of what is not plain data."""
+        if isinstance(value, Handle) and part(value, "peer") is self:
+            return ["H", part(value, "number")]
+        own = vars(value).get("_remote_number") if isinstance(value, type) else None
+        if own is not None:
+            return ["H", own]
+        shared = shared_name(value)
+        if shared is not None:
+            return shared
+        number = self.numbers.get(id(value))
+        if number is None:
+            if len(self.table) >= EXPORTS:
+                raise Unsupported(f"more than {EXPORTS} objects held by the other side")
+            number = self.numbers[id(value)] = len(self.table)
+            self.table.append(value)
+        mro = None
+        if isinstance(value, type) and issubclass(value, BaseException):
+            mro = [base.__name__ for base in type.mro(value)]
+        kind = type(value)
+        return ["h", number, str(kind.__name__)[:80], marks(kind), mro]
+
+    def adopt(self, node: list[Any]) -> Any:
+        """The value of a node that `export` made there."""
+        tag = node[0]
+        if tag == "H":
+            return self.table[_natural(node[1])]
+        if tag == "g":
+            return find_shared(node[1], node[2])
+        if tag == "m":
+            return self.module(node[1])
+        if tag != "h":
+            raise Garbled(f"unknown tag {str(tag)[:20]!r}")
+        _, number, name, flags, mro = node
+        known = self.handles.get(_natural(number))
+        if known is not None:
+            return known
+        if len(self.handles) >= EXPORTS:
+            raise Unsupported(f"more than {EXPORTS} objects held")
+        if mro is not None:
+            made: Any = self.exception_class(number, [str(one)[:80] for one in mro])
+        else:
+            made = handle_class(str(name)[:80], str(flags)[:20], self.trusting)(self, number)
+        self.handles[number] = made
+        return made
+
+    trusting = False
+    """Whether handles here may ask the other side for truth values and comparisons."""
+
+    def module(self, name: Any) -> Any:
+        """A module that the other side named."""
+        raise Unsupported(f"the module {str(name)[:80]} as a value")
+
+    def exception_class(self, number: int, mro: list[str]) -> type[BaseException]:
+        """A local class for the other side's own exception: its nearest builtin base, under its name."""
+        base = nearest_exception(mro[1:])
+        return type(mro[0], (base,), {"_remote_number": number, "__module__": "candidate"})
+
+    def do(self, op: Any, parts: list[Any]) -> Any:
+        """Carry out a request of the other side on an object of this one; the first part is the object."""
+        target, rest = parts[0], parts[1:]
+        if op == "call":
+            return target(*rest[0], **dict(rest[1]))
+        if op == "next":
+            end = object()
+            found = next(target, end)
+            return () if found is end else (found,)
+        simple = _DO.get(op)
+        if simple is None:
+            raise Garbled(f"unknown request {str(op)[:20]!r}")
+        return simple(target, *rest)
+
+
+def _natural(number: Any) -> int:
+    if type(number) is not int or number < 0:
+        raise Garbled("a bad number")
+    return number
+
+
+def _clean(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def nearest_exception(names: list[str]) -> type[BaseException]:
+    """The first of these names that is a builtin exception; those that end loops or generators are a RuntimeError."""
+    import builtins
+
+    for name in names:
+        found = getattr(builtins, name, None)
+        if name in ("StopIteration", "StopAsyncIteration", "GeneratorExit"):
+            return RuntimeError
+        if isinstance(found, type) and issubclass(found, BaseException):
+            return Exception if found is BaseException else found
+    return Exception
+
+
+def _operate(target: Any, name: str, *rest: Any) -> Any:
+    if name not in OPERATORS:
+        raise Garbled("unknown operator")
+    found = getattr(operator, name)(target, *rest)
+    return bool(found) if found is NotImplemented else found
+
+
+_DO: dict[str, Any] = {
+    "get": getattr,
+    "set": setattr,
+    "delete": delattr,
+    "iter": iter,
+    "len": lambda target: int(len(target)),
+    "item": lambda target, key: target[key],
+    "setitem": lambda target, key, value: target.__setitem__(key, value),
+    "delitem": lambda target, key: target.__delitem__(key),
+    "str": lambda target: str.__str__(str(target)),
+    "repr": lambda target: str.__str__(repr(target)),
+    "format": lambda target, spec: str.__str__(format(target, spec)),
+    "bool": bool,
+    "operate": _operate,
+    "contains": lambda target, value: value in target,
+}
