@@ -6,6 +6,7 @@ STEPS: dict[str, str] = {
     "audit": "gnomon.steps.audit:Audit",
     "near_misses": "gnomon.steps.near_misses:NearMisses",
     "probe": "gnomon.steps.probe:Probe",
+    "temperatures": "gnomon.steps.temperatures:Temperatures",
     "layer_ablation": "gnomon.steps.layer_ablation:LayerAblation",
     "neurons": "gnomon.steps.neurons:Neurons",
     "second_order": "gnomon.steps.second_order:SecondOrder",
@@ -16,5 +17,6 @@ STEPS: dict[str, str] = {
     "audit_claim": "gnomon.steps.audit_claim:AuditClaim",
     "edit": "gnomon.steps.edit:Edit",
     "neuron_ablation": "gnomon.steps.neuron_ablation:NeuronAblation",
+    "features": "gnomon.steps.features:Features",
     "metrics": "gnomon.steps.metrics:Metrics",
 }
