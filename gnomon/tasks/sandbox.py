@@ -36,14 +36,14 @@ class Limits:
 
     Args:
         cpu_s: processor seconds, all threads.
-        wall_s: seconds on the clock; None: 4 * cpu_s + 10, so that a busy machine does not change a label.
+        wall_s: seconds on the clock; None: 2 * cpu_s + 10, so that a busy machine does not change a label.
         memory_mb: MiB of address space.
         output_kb: KiB that the candidate may write to stdout and stderr together.
         files: open file descriptors.
         threads: threads at once.
     """
 
-    cpu_s: float = 4.0
+    cpu_s: float = 10.0
     wall_s: float | None = None
     memory_mb: int = 512
     output_kb: int = 64
@@ -56,12 +56,12 @@ class Limits:
             if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < 1e9:
                 raise UserError(f"{name} is {value!r}", f"a number of at least {least}")
         if self.wall_s is not None and not 0 < self.wall_s < 1e9:
-            raise UserError(f"wall_s is {self.wall_s!r}", "a number above 0, or nothing for 4 * cpu_s + 10")
+            raise UserError(f"wall_s is {self.wall_s!r}", "a number above 0, or nothing for 2 * cpu_s + 10")
 
     @property
     def wall(self) -> float:
         """`wall_s`, or what stands for it."""
-        return 4 * self.cpu_s + 10 if self.wall_s is None else self.wall_s
+        return 2 * self.cpu_s + 10 if self.wall_s is None else self.wall_s
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Stand-ins for objects that stay in the other process.
 
-A handle of a candidate's object decides nothing for a test: it never equals plain data, it has no truth value and no
-order. What the tests gave to a candidate may be asked for both (`trusting`).
+A handle of a candidate's object decides nothing for a test: it never equals plain data, it has no order, and no truth
+value where its class has a say in it. What the tests gave to a candidate may be asked for both (`trusting`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ def marks(kind: type) -> str:
         if any(name in vars(base) for base in type.mro(kind)):
             found += letter
     own_equality = any("__eq__" in vars(base) for base in type.mro(kind) if base is not object)
+    if not any(name in vars(base) for base in type.mro(kind) for name in ("__bool__", "__len__")):
+        found += "t"  # always true by the language's own rule: a match, a generator, a function
     return found + ("e" if own_equality else "")
 
 
@@ -71,6 +73,8 @@ class Handle:
         return False
 
     def __bool__(self) -> bool:
+        if "t" in type(self)._flags:  # type: ignore[attr-defined]
+            return True
         raise Unsupported(f"the truth value of a candidate's {type(self).__name__}")
 
     def __instancecheck__(self, value: object) -> bool:
