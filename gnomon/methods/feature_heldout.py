@@ -3,8 +3,8 @@
 Each way (predicts correct, predicts incorrect) has its own target: for the second, "incorrect" is the class, so that a
 larger score always means the target. The threshold is set on tune (on the training rows, in a fold). The combination
 with the baselines is learned from scores that had no part in the choice: every inner fold of the training rows is
-scored by the latent that leads without it, on the scale of that latent. The null of the whole procedure is the latent that leads
-under shuffled labels, on the held-out rows with those labels.
+scored by the latent that leads without it, in units of that latent's spread. The null of the whole procedure is the
+latent that leads under shuffled labels, on the held-out rows with those labels.
 
 Confirmation on test of those discovered on fit: one-sided permutation p of the search's own statistic in the direction
 seen on fit, Holm over all that were looked at.

@@ -1,15 +1,16 @@
 """The search for latents that tell right from wrong: site after site, with the same search under shuffled labels.
 
-Stage one, on the rows of `fit`: every latent of every dictionary, by one statistic (`feature_statistics`), beside its value
-under labels shuffled by group:
+Stage one, on the rows of `fit`: every latent of every dictionary, by one statistic (`feature_statistics`), beside its
+value under labels shuffled by group:
 
-    z = (statistic - mean) / sd      mean and sd of the latent's own statistic over the shuffles
-    p = (1 + #{|z'| >= |z|}) / (1 + latents x shuffles)      over all shuffles of all latents (pooled), Benjamini-Hochberg
+    z = (statistic - mean) / sd                          mean and sd of the latent's own statistic over the shuffles
+    p = (1 + #{|z'| >= |z|}) / (1 + latents x shuffles)  over all shuffles of all latents (pooled)
 
-and the family-wise p of |z| against the largest |z| of each shuffle (max-T, Westfall & Young 1993). p is not the normal's:
-of a latent that is active in five rows, all five lie in a class of a tenth of the rows once in 10^5, and that is 6.7
-normal deviations out; 400,000 latents have many of these. Latents that are general language, or active in too few fit rows, are
-set aside first, without a look at the labels. Stage two is in `feature_heldout`.
+with Benjamini-Hochberg over all latents of all sites,
+and the family-wise p of |z| against the largest |z| of each shuffle (max-T, Westfall & Young 1993). p is not the
+normal's: of a latent that is active in five rows, all five lie in a class of a tenth of the rows once in 10^5, and that
+is 6.7 normal deviations out; 400,000 latents have many of these. Latents that are general language, or active in too
+few fit rows, are set aside first, without a look at the labels. Stage two is in `feature_heldout`.
 
 The search is repeated on other parts of the rows (without each fold, for nested cross-validation; without each inner
 fold, for scores that did not take part in the choice), and under each shuffle, which gives the null of the whole
@@ -41,7 +42,7 @@ _SIZES = np.linspace(0.0, 1.0, 1001)
 class Part:
     """Rows on which a search is made (`train`) and rows that it has not seen (`new`), indices of labelled rows.
 
-    `labels [n, 1 + shuffles + more]`: the true ones, `shuffles` sets shuffled by group, more shuffled within difficulty.
+    `labels [n, 1 + shuffles + more]`: the true ones, `shuffles` sets shuffled by group, more within difficulty.
     """
 
     name: str

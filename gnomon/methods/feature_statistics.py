@@ -6,9 +6,9 @@
     t (rows)   = (m1 - m0) / sqrt(v1 / n1 + v0 / n0)                        Welch 1947; the one that candidates rank by
     t (groups) = slope / sqrt(sum_g (sum_{i in g} v_i e_i)^2)               rows of a group are not independent
 
-In the last, e are the residuals of a on y and v_i = c_i / sqrt(1 - h_i), h the leverage (HC2, MacKinnon & White 1985, summed by
-group as in Liang & Zeger 1986): with one row a group it is Welch's t exactly. Latents are columns of a sparse matrix,
-and all but t (rows) are linear in c, so thousands of shuffled labels cost one product each. float64 throughout.
+In the last, e are the residuals of a on y and v_i = c_i / sqrt(1 - h_i), h the leverage (HC2, MacKinnon & White 1985;
+summed by group as in Liang & Zeger 1986): with one row a group it is Welch's t exactly. Latents are columns of a sparse
+matrix, and all but t (rows) are linear in c, so thousands of shuffled labels cost one product each. float64 throughout.
 """
 
 from __future__ import annotations
