@@ -23,6 +23,8 @@ MASSIVE = 5.0
 L0_FACTOR = 5.0
 """How far L0 may lie from the one that the files state, either way."""
 BATCH = 512
+ACTIVE = 1e-6
+"""A latent fires where its activation is above this."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def measure(dictionary: SparseDictionary, x: np.ndarray) -> Measured:
         for start in range(0, len(kept), BATCH):
             part = torch.from_numpy(np.ascontiguousarray(kept[start : start + BATCH]))
             z = dictionary.encode(part)
-            fires += (z > 0).sum(0).numpy()
+            fires += (z > ACTIVE).sum(0).numpy()
             error += float((part - dictionary.decode(z)).double().square().sum())
     spread = float(np.square(kept.astype(np.float64) - kept.astype(np.float64).mean(0)).sum())
     return Measured(

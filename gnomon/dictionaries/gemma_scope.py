@@ -20,7 +20,7 @@ PARTS = {"res": "resid_post", "mlp": "mlp_out", "att": "z"}
 
 def read(files: Checkpoint) -> SparseDictionary:
     """The dictionary of one GemmaScope folder."""
-    if "transcoder" in files.label:
+    if re.search(r"gemma-scope[\w-]*transcoder", files.label):
         raise refuse_transcoder(files.label, "the MLP's input", "its output")
     embedding = "embedding" in files.label.split("/")
     site = files.at(Site("embed") if embedding else _site(files.label), "its folder and release name")
