@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import resource
 import signal
@@ -13,6 +14,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, PR_CAP_
 CAPSET_VERSION = 0x20080522
 
 
+@functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
@@ -47,6 +49,12 @@ def drop_capabilities() -> None:
     for number in range(64):
         libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
     libc.prctl(PR_CAP_AMBIENT, 4, 0, 0, 0)
+    renounce()
+
+
+def renounce() -> None:
+    """Give up the capabilities that this process has, and new privileges: what each fork does once more."""
+    libc = _libc()
     if libc.capset(struct.pack("<Ii", CAPSET_VERSION, 0), bytes(24)):
         raise OSError(ctypes.get_errno(), "capset")
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):

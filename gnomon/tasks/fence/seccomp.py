@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import struct
 
@@ -89,6 +90,15 @@ def program(machine: str, pid: int) -> bytes:
     return b"".join([*out, _deny()])
 
 
+_SOMEBODY = 0x7A7A7A7A
+
+
+@functools.cache
+def template(machine: str) -> bytes:
+    """The filter of a process that does not exist; a server makes it once, before it forks."""
+    return program(machine, _SOMEBODY)
+
+
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
@@ -96,7 +106,7 @@ class _Program(ctypes.Structure):
 def install(machine: str) -> None:
     """Put this process under the filter. OSError where the kernel has none."""
     libc = ctypes.CDLL(None, use_errno=True)
-    code = program(machine, os.getpid())
+    code = template(machine).replace(struct.pack("<I", _SOMEBODY), struct.pack("<I", os.getpid()))
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")
     if libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(_Program(len(code) // 8, code)), 0, 0):

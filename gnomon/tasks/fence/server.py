@@ -42,7 +42,7 @@ def main(config: dict[str, Any], control: socket.socket, driver: int | None) -> 
         rights.drop_capabilities()
         facts |= {"user": os.getuid(), "landlock": landlock.version(), "capabilities": rights.capabilities()}
         rules = landlock.ruleset(config["readable"], config["listable"])
-        facts["own_user"] = facts["nobody"]
+        seccomp.template(config["machine"])
     null = os.open(os.devnull, os.O_RDWR) if os.path.exists(os.devnull) else os.dup(0)
     gc.collect()
     gc.freeze()
@@ -163,7 +163,7 @@ def enter(config: dict[str, Any], order: dict[str, Any], fds: list[int], rules: 
         sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
         rights.limit(order["cpu_s"], order["memory"], order["files"], order.get("processes"))
         if config["fenced"]:
-            rights.drop_capabilities()
+            rights.renounce()
             seccomp.install(config["machine"])
         return read_job()
     except BaseException as error:

@@ -186,7 +186,7 @@ def failed(error: BaseException, peer: TesterPeer) -> dict[str, str]:
     trace = str(info.get("trace") or "")
     said = f"{info['name']}: {info['text']}" if info["text"] else str(info["name"])
     names = info["mro"] or ()
-    if "MemoryError" in names:
+    if "MemoryError" in names or info["errno"] == errno.ENOMEM:
         return outcome("memory", where + said, trace)
     if "PermissionError" in names and info["errno"] in (errno.EPERM, errno.EACCES):
         return outcome("blocked", where + said, trace)
