@@ -17,6 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gnomon.cli_check import check_model_command
+from gnomon.cli_grade import gnomon_grade
 from gnomon.errors import UserError
 
 app = typer.Typer(
@@ -154,27 +156,8 @@ def _show_plan(study: Path, out: Path | None, overrides: list[str], remake: list
     budget.refuse(plan)
 
 
-@app.command()
-@guarded
-def check(
-    model: Annotated[str, typer.Argument(help="A name, hub id, local folder or .gguf file.")] = "smollm2-135m",
-    adapter: Annotated[str | None, typer.Option(help="A LoRA adapter on top of it.")] = None,
-    revision: Annotated[str | None, typer.Option(help="The model's revision on the hub.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-) -> None:
-    """Prove a model: streams add up, edits act, strength 0 does not, batching and caching change nothing, hooks go."""
-    from gnomon.models import check_model, load_model
-    from gnomon.text import table
-
-    loaded = load_model(model, adapter=adapter, revision=revision, dtype=dtype, device=device, check=False)
-    typer.echo(f"{model}: {loaded.family}, {loaded.n_layers} layers, d_model {loaded.d_model}, {dtype}\n")
-    results = check_model(loaded)
-    typer.echo(table([("ok" if r.passed else "FAIL", r.name, f"{r.value:.3g}", r.detail) for r in results]))
-    failed = sum(not r.passed for r in results)
-    typer.echo(f"\n{len(results) - failed} of {len(results)} laws hold")
-    if failed:
-        raise typer.Exit(1)
+app.command("check")(guarded(check_model_command))
+app.command("grade")(guarded(gnomon_grade))
 
 
 @app.command("list")
@@ -225,7 +208,7 @@ def report(study: Annotated[Path, typer.Argument(help="A study's folder.")]) -> 
 @guarded
 def export(
     study: Annotated[Path, typer.Argument(help="A study's folder.")],
-    layout: Annotated[str, typer.Option("--layout", help="Whose file names: second-order.")],
+    layout: Annotated[str, typer.Option("--layout", help="Whose file names: second-order, pva, neuronpedia.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder [STUDY/exports/LAYOUT].")] = None,
 ) -> None:
     """Write a study's results under the file names that older tools expect (no model is loaded)."""

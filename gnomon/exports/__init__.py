@@ -11,6 +11,8 @@ from gnomon.store import Study
 
 LAYOUTS: dict[str, str] = {
     "second-order": "gnomon.exports.second_order:export",
+    "neuronpedia": "gnomon.exports.neuronpedia:export",
+    "pva": "gnomon.exports.pva:export",
 }
 """Name of a layout -> a function of (study, folder) that writes its files into the folder."""
 

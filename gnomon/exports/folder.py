@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import math
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from gnomon.disk import array_bytes, disk_error, plain, read_json, sync_folder, write_bytes
+from gnomon.disk import array_bytes, disk_error, plain, read_json, sync_folder, table_bytes, write_bytes
 from gnomon.errors import UserError
 from gnomon.store import META, Artifact, Study
 
@@ -30,7 +34,7 @@ class Folder:
         """File name -> bytes, sha256, shape and dtype (arrays), the artifact and table or array it comes from."""
         self.left_out: dict[str, str] = {}
         """File name -> what would have to be in the study."""
-        self._study = study
+        self._study, self._unsynced = study, False
         self._refuse()
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
@@ -87,10 +91,38 @@ class Folder:
         """Write a text file of one entry a line; a line break inside an entry becomes a space."""
         self._put(name, "".join(re.sub(r"\s*[\r\n]+\s*", " ", t) + "\n" for t in lines).encode(), source, note)
 
-    def _put(self, name: str, data: Any, source: str, note: str, **more: Any) -> None:
+    def table(self, name: str, table: pd.DataFrame | pa.Table, source: str, note: str = "") -> None:
+        """Write a parquet file."""
+        frame = table.reset_index(drop=True) if isinstance(table, pd.DataFrame) else table
+        rows, columns = frame.shape
+        self._put(name, table_bytes(frame), source, note, shape=[rows, columns])
+
+    def arrays(self, name: str, arrays: Mapping[str, np.ndarray], source: str, note: str = "") -> None:
+        """Write a .npz of several arrays: stored, dated 1980, so that the same arrays are the same bytes.
+
+        A study has tens of thousands of them, so they are synced together at the commit, not one by one.
+        """
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for key, values in arrays.items():
+                archive.writestr(zipfile.ZipInfo(f"{key}.npy"), b"".join(array_bytes(np.asarray(values))))
+        shapes = {key: list(np.shape(values)) for key, values in arrays.items()}
+        self._put(name, buffer.getvalue(), source, note, later=True, arrays=shapes)
+
+    def _put(self, name: str, data: Any, source: str, note: str, later: bool = False, **more: Any) -> None:
+        """Write one file, synced at once or, where `later` says so, with all others at the commit."""
         if name in self.files:
             raise RuntimeError(f"{name} is written twice")
-        size, digest = write_bytes(self._temporary / name, data)
+        path = self._temporary / name
+        if later:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            except OSError as error:
+                raise disk_error(path, error) from error
+            size, digest, self._unsynced = len(data), hashlib.sha256(data).hexdigest(), True
+        else:
+            size, digest = write_bytes(path, data)
         self.files[name] = {"bytes": size, "sha256": digest, **more, "from": source, **({"note": note} if note else {})}
 
     def leave_out(self, name: str, needs: str) -> None:
@@ -106,6 +138,8 @@ class Folder:
                     "files": self.files, "left_out": self.left_out}  # fmt: skip
         text = json.dumps(strict(manifest), indent=1, ensure_ascii=False) + "\n"
         write_bytes(self._temporary / MANIFEST, text.encode())
+        if self._unsynced:
+            os.sync()
         before = self.path.with_name(f".{self.path.name}.{os.getpid()}.before.tmp")
         try:
             if self.path.exists():
