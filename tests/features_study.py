@@ -42,8 +42,8 @@ def generation(
     """`generate` with `samples` rows a question (one prompt, one activation each) and activations at two sites."""
     rng, model = np.random.default_rng([seed, 9]), tiny_model("llama")
     questions = len(y) // samples
-    order = rng.permutation(np.repeat(["fit", "tune", "test"], np.diff([0, *np.round(np.cumsum([.5, .1, .4]) * questions)])
-                                      .astype(int)))  # fmt: skip
+    sizes = np.diff(np.round(np.array([0, 0.5, 0.6, 1]) * questions)).astype(int)
+    order = rng.permutation(np.repeat(["fit", "tune", "test"], sizes))
     prompts = [[int(t) for t in rng.integers(3, 250, size=rng.integers(4, 9))] for _ in range(questions)]
     known = y.reshape(questions, samples).mean(1)
     fires = rng.random(questions) < 0.05 + 0.7 * known

@@ -51,7 +51,9 @@ class Pages:
         top_rows, wanted = self._strongest()
         tops = self._tokens(top_rows, wanted)
         if tops:
-            largest = pd.DataFrame(tops).groupby("case")["activation"].max()
+            largest: dict[str, float] = {}
+            for token in tops:
+                largest[token["case"]] = max(token["activation"], largest.get(token["case"], 0.0))
             for row in top_rows:
                 row["largest"] = float(largest.get(row["case"], np.nan))
         logits, bars = self._logits()

@@ -1,4 +1,4 @@
-"""What the features step reads off the model: general text at the dictionaries' sites, and single texts token by token."""
+"""What step features reads off the model: general text at the dictionaries' sites, and single texts by token."""
 
 from __future__ import annotations
 

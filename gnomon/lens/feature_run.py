@@ -15,10 +15,12 @@ from gnomon.lens.feature_reading import general_acts, general_texts, general_tok
 from gnomon.lens.feature_sources import Source, sources
 from gnomon.methods import feature_tables as tables
 from gnomon.methods.evidence import verdict
-from gnomon.methods.feature_heldout import TARGETS, confirm, parts_of, score_rows
+from gnomon.methods.feature_heldout import TARGETS, confirm, parts_of
 from gnomon.methods.feature_latents import active_counts, calm, pooled_latents, site_latents
 from gnomon.methods.feature_links import neuronpedia_id, page
+from gnomon.methods.feature_rivals import score_rows
 from gnomon.methods.feature_search import WAYS, Search, family
+from gnomon.methods.feature_statistics import Matrix
 from gnomon.methods.heldout import baselines_at
 from gnomon.methods.probe_tables import FACTS, SCORES
 from gnomon.methods.probing import Options, Problem, problem, require_classes
@@ -87,7 +89,7 @@ class FeatureRun:
         x = np.asarray(x, dtype=np.float64)
         return x[calm(x)].mean(axis=0) if len(x) else np.zeros(x.shape[1])
 
-    def latents(self, source: Source, dictionary: Any, device: str) -> sparse.csr_array:
+    def latents(self, source: Source, dictionary: Any, device: str) -> Matrix:
         """Latents of all known rows; at last_prompt a prompt is encoded once, whatever the number of its samples."""
         view = self._view(source.site)
         if self.step.position in RAGGED:
@@ -125,9 +127,9 @@ class FeatureRun:
         rates = self.general(model)
         parts, nested = parts_of(of, self.options, step.top)
         if nested:
-            count = len(np.unique(of.groups))
-            ctx.split(self.table, "test", f"features: nested cross-validation: {count} groups are fewer than "
-                      f"{step.nested_below}; every row is scored by latents that were chosen without its fold")  # fmt: skip
+            why = f"nested cross-validation: {len(np.unique(of.groups))} groups are fewer than {step.nested_below}"
+            why += "; every row is scored by latents that were chosen without its fold"
+            ctx.split(self.table, "test", f"features: {why}")
         search = Search(parts, of.groups, step.rank_by, step.fewest, step.general_limit, step.random, ctx.seed)
         made: dict[tuple[str, int], Direction] = {}
         links: dict[str, str] = {}
@@ -195,7 +197,7 @@ class FeatureRun:
         lines = [*family(search, found, n_fit), {"what": "general tokens", "value": float(self.general_count),
                  "ci_low": np.nan, "ci_high": np.nan, "n": self.general_count}]  # fmt: skip
         looked = float(len(selected))
-        sure = float(selected["confirmed"].sum()) if len(selected) else 0.0
+        sure = float(selected["confirmed"].to_numpy(dtype=bool).sum()) if len(selected) else 0.0
         lines += [
             {"what": what, "value": value, "ci_low": np.nan, "ci_high": np.nan, "n": int((of.split == "test").sum())}
             for what, value in (("looked at on test", looked), ("confirmed", sure))

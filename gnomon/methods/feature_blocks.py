@@ -1,4 +1,4 @@
-"""How the features step reads in the report: what each way's latent is worth, beside everything cheaper; then its pages."""
+"""How step features reads in the report: what the best latents are worth beside all that is cheaper; their pages."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _setting() -> Text:
     return Text(
         "Latents of {dictionaries} dictionaries ({names}) were read at {position} in {rows} rows of {generation} "
         "({groups} groups). Of {latents} latents {general} were set aside as general language (active on more than "
-        "{limit} of {tokens} tokens of text: {text}), {rare} as active in fewer than {fewest} fit rows; {searched} were "
-        "searched by {rank}.",
+        "{limit} of {tokens} tokens of text: {text}), {rare} as active in fewer than {fewest} fit rows; {searched} "
+        "were searched by {rank}.",
         {
             "dictionaries": fact("dictionaries"), "names": fact("dictionaries", "text", ""),
             "position": fact("position", "text", ""), "rows": fact("rows"), "groups": fact("groups"),
@@ -82,7 +82,8 @@ def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: s
     refs = {
         "feature": Ref("selected", best, "feature", "d"), "site": Ref("selected", best, "site", ""),
         "fit": Ref("selected", best, "fit_separation", "+.3f"), "test": Ref("selected", best, "separation", "+.3f"),
-        "low": Ref("selected", best, "separation_low", "+.3f"), "high": Ref("selected", best, "separation_high", "+.3f"),
+        "low": Ref("selected", best, "separation_low", "+.3f"),
+        "high": Ref("selected", best, "separation_high", "+.3f"),
         "luck": family("largest |separation| under shuffled labels", ".3f", ci=True),
         "value": Ref("scores", own | {"control": ""}, "value", ".3f", ci=True),
         "n": Ref("scores", own | {"control": ""}, "n", "d"),
@@ -92,9 +93,9 @@ def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: s
     }  # fmt: skip
     rows = "rows, each scored by the latent chosen without its fold" if cv else "test rows"
     out: list[Block] = [Text(
-        f"The latent that predicts {way} best on fit, feature {{feature}} of {{site}}, has separation {{fit}} there and "
-        "{test} [{low}, {high}] on test; with shuffled labels the largest |separation| of the search is {luck}. The "
-        f"search's {score} for {way} is {{value}} ({{n}} {rows}); of the search on shuffled labels {{null}} (p = "
+        f"The latent that predicts {way} best on fit, feature {{feature}} of {{site}}, has separation {{fit}} there "
+        "and {test} [{low}, {high}] on test; with shuffled labels the largest |separation| of the search is {luck}. "
+        f"The search's {score} for {way} is {{value}} ({{n}} {rows}); of the search on shuffled labels {{null}} (p = "
         "{p}), of random latents that are active as often {random}.",
         refs, "headline",
     )]  # fmt: skip
@@ -121,8 +122,9 @@ def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: s
         out.append(Text(text + VERDICTS[verdict], refs, "headline"))
     if metric == "auroc":
         out.append(Text(
-            f"As a rule, feature {{feature}} above its threshold {{cut}} says {way}: F1 {{f1}} [{{f1_low}}, {{f1_high}}] on test; "
-            f"always answering {way} has {{always}}, and the difference is {{gain}} [{{gain_low}}, {{gain_high}}].",
+            f"As a rule, feature {{feature}} above its threshold {{cut}} says {way}: F1 {{f1}} [{{f1_low}}, "
+            f"{{f1_high}}] on test; always answering {way} has {{always}}, the difference is {{gain}} "
+            "[{gain_low}, {gain_high}].",
             {"feature": Ref("selected", best, "feature", "d"), "cut": Ref("selected", best, "threshold", ".3g"),
              "f1": Ref("selected", best, "f1", ".3f"), "f1_low": Ref("selected", best, "f1_low", ".3f"),
              "f1_high": Ref("selected", best, "f1_high", ".3f"), "always": Ref("selected", best, "f1_always", ".3f"),
@@ -137,11 +139,11 @@ def _search(artifact: Artifact, selected: pd.DataFrame) -> list[Block]:
     whats = set(artifact.table("family")["what"])
     if "discovered" in whats:
         out.append(Text(
-            "The search and its luck: {discovered} of {searched} latents are discovered on fit (Benjamini-Hochberg over all "
-            "of them; p from all shuffles of all latents). Without that correction {one} would have passed, and luck alone gives {luck}. "
-            "The largest |separation| on fit is {best}; under shuffled labels its median is {null}, its 95th percentile "
-            "{high}, and a shuffle has {reach} latents on average that reach the observed one. Of {looked} latents looked at on test "
-            "{confirmed} are confirmed (permutation, Holm).",
+            "The search and its luck: {discovered} of {searched} latents are discovered on fit (Benjamini-Hochberg "
+            "over all of them; p from all shuffles of all latents). Without that correction {one} would have passed, "
+            "and luck alone gives {luck}. The largest |separation| on fit is {best}; under shuffled labels its median "
+            "is {null}, its 95th percentile {high}, and {reach} latents of a shuffle reach the observed one on "
+            "average. Of {looked} latents looked at on test {confirmed} are confirmed (permutation, Holm).",
             {"discovered": family("discovered"), "searched": family("searched"),
              "one": family("p at most .05 one by one"), "luck": family("p at most .05 one by one, by luck"),
              "best": family("largest |separation| on fit", ".3f"),
@@ -162,7 +164,7 @@ def _search(artifact: Artifact, selected: pd.DataFrame) -> list[Block]:
         out.append(Figure(
             "scatter", "features", "f_incorrect", "f_correct", "How often each latent is active", "split",
             x_title="share of incorrect rows", y_title="share of correct rows",
-            caption="The latents of smallest p on fit, and the selected ones on test. Distance from the diagonal: separation.",
+            caption="Latents of smallest p on fit, the selected ones on test. Distance from the diagonal: separation.",
         ))  # fmt: skip
     out.append(Table("family", "The search in numbers", labels={"ci_low": "low", "ci_high": "high"}, limit=40))
     return out
@@ -174,8 +176,8 @@ def _rivals(artifact: Artifact, scores: pd.DataFrame, way: str) -> list[Block]:
         return []
     where = {k: main[k] for k in ("target", "split")}
     out: list[Block] = [Table(
-        "scores", f"Predicting {way}: every score on held-out rows, beside its controls", ("site", *SCORE_COLUMNS), where,
-        limit=60, labels=LABELS,
+        "scores", f"Predicting {way}: every score on held-out rows, beside its controls", ("site", *SCORE_COLUMNS),
+        where, limit=60, labels=LABELS,
     )]  # fmt: skip
     if main["split"] == "cv":
         plain = where | {"split": "test"}
@@ -246,8 +248,8 @@ def _limits(scores: pd.DataFrame, known: pd.DataFrame) -> list[Block]:
     if str(known.loc["left out", "text"]):
         out.append(Text("Baselines left out: {names}.", {"names": fact("left out", "text", "")}, "limit"))
     out.append(Text(
-        "A latent is what one dictionary made of the activations: another dictionary, or seed, has others. Its name "
-        "is a guess from a few texts. It shows what can be read, not what the model uses: `intervene` asks that. A Neuronpedia page may be "
-        "of a dictionary of the same layer and width with another L0.", kind="limit",
+        "A latent is what one dictionary made of the activations: another dictionary, or seed, has others. What it "
+        "stands for is a guess from a few texts. It shows what can be read, not what the model uses: `intervene` asks "
+        "that. A Neuronpedia page may be of a dictionary of the same layer and width with another L0.", kind="limit",
     ))  # fmt: skip
     return out

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from gnomon.errors import UserError
+from gnomon.methods.feature_statistics import Matrix
 from gnomon.methods.shuffled import MASSIVE, unmasked
 
 ACTIVE = 1e-6
@@ -48,7 +49,7 @@ def encode(dictionary: Any, x: np.ndarray, device: str = "cpu") -> np.ndarray:
 
 def site_latents(
     dictionary: Any, read: Callable[[np.ndarray], np.ndarray], n: int, device: str = "cpu", block: int = BLOCK
-) -> sparse.csr_array:
+) -> Matrix:
     """Latents `[n, latents]` of the rows 0..n-1 of a dense position; `read(indices)` gives `[len(indices), d]`."""
     parts = [
         sparse.csr_array(encode(dictionary, read(np.arange(start, min(start + block, n))), device))
@@ -59,7 +60,7 @@ def site_latents(
 
 def pooled_latents(
     dictionary: Any, rows: Iterable[np.ndarray], how: str, device: str = "cpu", block: int = BLOCK
-) -> sparse.csr_array:
+) -> Matrix:
     """Latents `[rows, latents]` of a position with many tokens a row: `max` or `mean` over each row's calm tokens."""
     parts: list[Any] = []
     for x in rows:

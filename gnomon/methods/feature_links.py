@@ -1,8 +1,8 @@
 """The page of a latent on Neuronpedia, for dictionaries that are known to be there.
 
 `MODEL/LAYER-SET`, from the files' own `neuronpedia_id` (SAELens), or from the names of the GemmaScope and LlamaScope
-releases. GemmaScope has several dictionaries of a layer and width, by their mean L0; Neuronpedia has one under this name,
-so its page may be of another one than was loaded: compare the top tokens before quoting it.
+releases. GemmaScope has several dictionaries of a layer and width, by their mean L0; Neuronpedia has one under this
+name, so its page may be of another one than was loaded: compare the top tokens before quoting it.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from gnomon.methods.feature_statistics import Statistic, firing_f1, grouped_t, rates, statistics
+from gnomon.methods.feature_statistics import Matrix, Statistic, firing_f1, grouped_t, rates, statistics
 from gnomon.nulls import benjamini_hochberg
 
 COLUMNS = 4096
@@ -89,7 +89,7 @@ class Search:
     every: list[Part] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
     columns: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
-    matched: dict[tuple[str, str, int], sparse.csc_array] = field(default_factory=dict)
+    matched: dict[tuple[str, str, int], Matrix] = field(default_factory=dict)
     """By part, site and latent: columns of latents of that site that are active as often."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("latents", "general", "rare", "dead"), 0))
     frames: list[pd.DataFrame] = field(default_factory=list)
@@ -108,9 +108,7 @@ class Search:
 
     # ---------------------------------------------------------------- one site
 
-    def add(
-        self, site: str, latents: sparse.csr_array, labelled: np.ndarray, general: np.ndarray, alive: np.ndarray
-    ) -> None:
+    def add(self, site: str, latents: Matrix, labelled: np.ndarray, general: np.ndarray, alive: np.ndarray) -> None:
         """Search one site.
 
         Args:
@@ -157,7 +155,7 @@ class Search:
                 lead.site[way, better], lead.latent[way, better] = len(self.sites) - 1, here[at[better]]
 
     def _discover(
-        self, part: Part, site: str, here: np.ndarray, block: sparse.csc_array, value: np.ndarray, general: np.ndarray
+        self, part: Part, site: str, here: np.ndarray, block: Matrix, value: np.ndarray, general: np.ndarray
     ) -> None:
         y = part.labels[part.train]
         draws = slice(1, 1 + part.shuffles)
@@ -183,7 +181,7 @@ class Search:
             "statistic": value[:, 0], "general_rate": general,
         }))  # fmt: skip
 
-    def _match(self, part: Part, site: str, used: np.ndarray, often: np.ndarray, latents: sparse.csr_array) -> None:
+    def _match(self, part: Part, site: str, used: np.ndarray, often: np.ndarray, latents: Matrix) -> None:
         """Latents of the site that are active in about as many rows as each leader, drawn from the nearest."""
         for leader in (f for side in self.leads[part.name].top for f in side if f.site == site):
             others = used[used != leader.latent]
@@ -193,7 +191,7 @@ class Search:
             drawn = np.sort(rng.permutation(near)[: self.random])
             self.matched[part.name, site, leader.latent] = sparse.csc_array(latents[:, drawn])
 
-    def _keep(self, site: str, latents: sparse.csr_array) -> None:
+    def _keep(self, site: str, latents: Matrix) -> None:
         """Keep the columns of those that lead now; let go of those that no longer do."""
         wanted: set[tuple[str, int]] = set()
         tops: set[tuple[str, str, int]] = set()
@@ -234,7 +232,7 @@ class Search:
         """Every latent searched on fit, with p, q (Benjamini-Hochberg) and max_t_p; best p first."""
         if not self.frames:
             return pd.DataFrame()
-        table = pd.concat(self.frames, ignore_index=True)
+        table: Any = pd.concat(self.frames, ignore_index=True)
         z = np.abs(table["z"].to_numpy())
         beyond = np.cumsum(self.null_z[::-1])[::-1]
         table["p"] = (1 + beyond[_bin(z, _EDGES)]) / (1 + self.null_z.sum())
@@ -258,7 +256,7 @@ def _bin(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.minimum(np.floor(np.maximum(values, 0) / step + 1e-9).astype(np.int64), len(edges) - 1)
 
 
-def family(search: Search, table: pd.DataFrame, n: int) -> list[dict[str, Any]]:
+def family(search: Search, table: Any, n: int) -> list[dict[str, Any]]:
     """How large the search was, what it found, and what it finds when labels are shuffled: rows of table `family`."""
 
     def line(what: str, value: float, count: int = n, draws: np.ndarray | None = None) -> dict[str, Any]:

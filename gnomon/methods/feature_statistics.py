@@ -13,7 +13,7 @@ matrix, and all but t (rows) are linear in c, so thousands of shuffled labels co
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -21,6 +21,8 @@ from scipy import sparse
 from gnomon.stats import auroc as auroc_of
 
 Statistic = Literal["separation", "t", "auroc"]
+Matrix = Any
+"""A scipy.sparse array `[n, k]` (csc or csr), a latent a column: pyright knows little of them."""
 
 
 def contrasts(y: np.ndarray) -> np.ndarray:
@@ -31,15 +33,15 @@ def contrasts(y: np.ndarray) -> np.ndarray:
     return np.divide(y - mean, scale, out=np.zeros_like(y), where=scale > 1e-12)
 
 
-def fired(latents: sparse.csc_array) -> sparse.csc_array:
+def fired(latents: Matrix) -> Matrix:
     """1 where a latent is active."""
     return sparse.csc_array((np.ones_like(latents.data, dtype=np.float64), latents.indices, latents.indptr),
                             shape=latents.shape)  # fmt: skip
 
 
-def ranks(latents: sparse.csc_array) -> sparse.csc_array:
+def ranks(latents: Matrix) -> Matrix:
     """Mean rank of every active entry within its column, less the rank that its zeros share (which then is 0)."""
-    n, columns = latents.shape
+    n, columns = int(latents.shape[0]), int(latents.shape[1])
     column = np.repeat(np.arange(columns), np.diff(latents.indptr))
     order = np.lexsort((latents.data, column))
     value, of = latents.data[order], column[order]
@@ -57,7 +59,7 @@ def ranks(latents: sparse.csc_array) -> sparse.csc_array:
     return sparse.csc_array((out, latents.indices, latents.indptr), shape=latents.shape)
 
 
-def statistics(latents: sparse.csc_array, y: np.ndarray, kind: Statistic) -> np.ndarray:
+def statistics(latents: Matrix, y: np.ndarray, kind: Statistic) -> np.ndarray:
     """One statistic of every latent (columns of `[n, k]`) under every label column of `[n, m]`: `[k, m]`.
 
     `auroc` is given as its distance from 1/2, so that 0 means nothing, and the sign says which class, for all three.
@@ -69,10 +71,10 @@ def statistics(latents: sparse.csc_array, y: np.ndarray, kind: Statistic) -> np.
     return welch(latents, y)
 
 
-def welch(latents: sparse.csc_array, y: np.ndarray) -> np.ndarray:
+def welch(latents: Matrix, y: np.ndarray) -> np.ndarray:
     """Welch's t of rows, true class minus false: `[k, m]`; 0 where a latent or a label does not vary."""
     y = np.asarray(y, dtype=np.float64)
-    values = latents.astype(np.float64)
+    values: Any = latents.astype(np.float64)
     squares = values.multiply(values).tocsc()
     n1 = y.sum(axis=0)
     n0 = len(y) - n1
@@ -88,10 +90,10 @@ def welch(latents: sparse.csc_array, y: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(t), t, 0.0)
 
 
-def grouped_t(latents: sparse.csc_array, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def grouped_t(latents: Matrix, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """t of the difference with variance clustered by group: `[k]`; 0 where a latent does not vary."""
     y = np.asarray(y, dtype=np.float64)
-    values = latents.astype(np.float64)
+    values: Any = latents.astype(np.float64)
     n, centred = len(y), y - y.mean()
     spread = float((centred**2).sum())
     if spread <= 1e-12:
@@ -99,7 +101,7 @@ def grouped_t(latents: sparse.csc_array, y: np.ndarray, groups: np.ndarray) -> n
     c = centred / spread
     v = c / np.sqrt(np.maximum(1 - 1 / n - centred**2 / spread, 1e-12))
     which = np.unique(np.asarray(groups), return_inverse=True)[1]
-    by_group = sparse.csr_array((v, (which, np.arange(n))), shape=(which.max() + 1, n))
+    by_group: Any = sparse.csr_array((v, (which, np.arange(n))), shape=(which.max() + 1, n))
     ones, ys = by_group.sum(axis=1), by_group @ centred
     slope, mean = values.T @ c, np.asarray(values.sum(axis=0)) / n
     along = (by_group @ values).tocsc()
@@ -111,7 +113,7 @@ def grouped_t(latents: sparse.csc_array, y: np.ndarray, groups: np.ndarray) -> n
     return np.divide(slope, np.maximum(error, 1e-6 * np.abs(slope)), out=np.zeros(len(slope)), where=slope != 0)
 
 
-def rates(latents: sparse.csc_array, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rates(latents: Matrix, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """f_correct and f_incorrect of every latent, `[k]` each; NaN for an empty class."""
     on, y = fired(latents), np.asarray(y, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):

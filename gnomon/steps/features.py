@@ -52,7 +52,7 @@ class Features(Step):
     pool: Literal["max", "mean"] = "max"
     """How a row's tokens become one value at `response` and `all`; the probe beside it always reads their mean."""
     target: Literal["correct", "pass_rate"] = "correct"
-    """What is predicted: each answer's label, or each prompt's share of right answers (one row a prompt, soft labels)."""
+    """What is predicted: each answer's label, or each prompt's share of right answers (one row a prompt)."""
     rank_by: Literal["separation", "t", "auroc"] = "separation"
     """The statistic of the search."""
     top: int = Field(default=3, ge=1, le=50)
