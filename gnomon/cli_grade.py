@@ -66,7 +66,8 @@ def _job(given: Any) -> tuple[str, str | list[str], str | None, str]:
     missing = [name for name in ("code", "tests") if name not in given]
     if unknown or missing:
         raise UserError(
-            f"unknown field {unknown[0]!r}" if unknown else f"no field {missing[0]!r}", f"fields are {', '.join(FIELDS)}"
+            f"unknown field {unknown[0]!r}" if unknown else f"no field {missing[0]!r}",
+            f"fields are {', '.join(FIELDS)}",
         )
     tests, entry, setup = given["tests"], given.get("entry"), given.get("setup") or ""
     texts = isinstance(tests, str) or (isinstance(tests, list) and all(isinstance(one, str) for one in tests))

@@ -29,7 +29,9 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(("config", "entries", "overrides", "describe"), 6),
     **dict.fromkeys(("run", "plan", "planned", "decide", "fingerprints", "lineage", "budget", "criteria", "record"), 7),
     **dict.fromkeys(("machine", "console"), 7),
-    **dict.fromkeys(("cli", "cli_list", "cli_show", "cleaning", "claims"), 8),
+    **dict.fromkeys(
+        ("cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cleaning", "claims"), 8
+    ),
     "__init__": 9,
 }
 """Floor of each module or folder under gnomon/."""
@@ -52,7 +54,7 @@ TOGETHER = (
         "machine",
         "console",
     ),
-    ("cli", "cli_list", "cli_show", "cleaning", "claims"),
+    ("cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cleaning", "claims"),
 )
 """Parts of one floor that are one thing in several files; all others of a floor stay apart."""
 
