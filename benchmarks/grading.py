@@ -18,7 +18,11 @@ from gnomon.tasks.sandbox import Sandbox
 GRADES = 100
 PROGRAMS = (
     ("def add(a, b):\n    return a + b\n", ["assert add(1, 2) == 3", "assert add('a', 'b') == 'ab'"], True),
-    ("import math\ndef root(n):\n    return math.isqrt(n) + 1\n", ["assert root(16) == 4", "assert root(2) == 1"], False),
+    (
+        "import math\ndef root(n):\n    return math.isqrt(n) + 1\n",
+        ["assert root(16) == 4", "assert root(2) == 1"],
+        False,
+    ),
     (
         "def tally(words):\n    out = {}\n    for w in words:\n        out[w] = out.get(w, 0) + 1\n    return out\n",
         ["assert tally(['a', 'b', 'a']) == {'a': 2, 'b': 1}", "assert tally([]) == {}"],

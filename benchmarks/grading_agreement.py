@@ -20,8 +20,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
-from gnomon.tasks.fence.layout import ENVIRONMENT, interpreter
+from gnomon.tasks.fence.layout import ENVIRONMENT, FLAGS, interpreter
 from gnomon.tasks.sandbox import Limits, Sandbox, Verdict
 
 LIMITS = Limits(cpu_s=2.0, wall_s=30.0)
@@ -64,8 +65,10 @@ def entry(code: str, tests: Sequence[str]) -> str | None:
 class Mutator(ast.NodeTransformer):
     """Makes one small change, at the `at`-th place where one can be made."""
 
-    COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
-    SUMS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.FloorDiv, ast.FloorDiv: ast.Div,
+    COMPARE: ClassVar[dict[type, Any]] = {
+        ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    }  # fmt: skip
+    SUMS: ClassVar[dict[type, Any]] = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.FloorDiv, ast.FloorDiv: ast.Div,
             ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult}  # fmt: skip
 
     def __init__(self, at: int = -1) -> None:
@@ -127,8 +130,9 @@ def plainly(problem: Problem, seconds: float = 4.0) -> str:
     program = f"exec(compile({text!r}, 'program', 'exec'), {{'__name__': 'solution'}})"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            done = subprocess.run([interpreter(), "-s", "-S", "-P", "-B", "-X", "utf8", "-c", program], cwd=folder,
-                                  env=ENVIRONMENT, capture_output=True, timeout=seconds, stdin=subprocess.DEVNULL)  # fmt: skip
+            done = subprocess.run([interpreter(), *FLAGS, "-c", program], cwd=folder,
+                                  env=ENVIRONMENT, capture_output=True,
+                                  timeout=seconds, stdin=subprocess.DEVNULL)  # fmt: skip
         except subprocess.TimeoutExpired:
             return "timeout"
     return "pass" if done.returncode == 0 else "fail"

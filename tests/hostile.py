@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - programs, some on one line
 """Programs that try to break out of the sandbox, to see the tests, to forge a verdict, or to take the machine down.
 
 Each is graded by TESTS, whose numbers nobody can guess; none may pass, and none may leave a trace outside. {secret},

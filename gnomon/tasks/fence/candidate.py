@@ -7,7 +7,7 @@ import sys
 import types
 from typing import Any
 
-from gnomon.tasks.fence.codec import Encoder
+from gnomon.tasks.fence.encode import Encoder
 from gnomon.tasks.fence.peer import Gone, Peer, Remote, nearest_exception
 
 NAME = "solution"

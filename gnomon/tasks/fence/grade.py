@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import signal
 import socket
@@ -12,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from gnomon.tasks.fence.launch import Server, Stopped
+from gnomon.tasks.fence.launch import Server
 
 KEPT = 4096
 """Bytes of standard error that are kept while a candidate runs."""
@@ -216,6 +215,3 @@ def decide(seen: _Seen, candidate: dict[str, Any], tests: dict[str, Any], limits
     if said:
         return out("fail", "the candidate closed its connection")
     return out("infra", f"the tests ended without a word (code {tests['code']}, signal {tests['signal']})", again=True)
-
-
-__all__ = ["Outcome", "Stopped", "decide", "grade_once", "os"]

@@ -20,7 +20,8 @@ from typing import Any
 from gnomon.tasks.fence.layout import ENVIRONMENT, FLAGS, PACKAGES, Layout, interpreter
 
 MODULES = (
-    "gnomon.tasks.fence.codec", "gnomon.tasks.fence.handles", "gnomon.tasks.fence.peer",
+    "gnomon.tasks.fence.codec", "gnomon.tasks.fence.encode", "gnomon.tasks.fence.decode",
+    "gnomon.tasks.fence.shared", "gnomon.tasks.fence.handles", "gnomon.tasks.fence.peer",
     "gnomon.tasks.fence.candidate", "gnomon.tasks.fence.tester", "gnomon.tasks.fence.syscalls",
     "gnomon.tasks.fence.seccomp", "gnomon.tasks.fence.landlock", "gnomon.tasks.fence.rights",
     "gnomon.tasks.fence.server",
@@ -79,9 +80,7 @@ def wrapped(layout: Layout, program: str) -> list[list[str]]:
     users: list[list[str]] = [["--unshare-user"]]
     if os.geteuid() == 0:
         users.insert(0, ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"])
-    return [
-        [program, *common, *user, *binds, *proc, *places] for user in users for proc in (["--proc", "/proc"], [])
-    ]
+    return [[program, *common, *user, *binds, *proc, *places] for user in users for proc in (["--proc", "/proc"], [])]
 
 
 class Server:
@@ -100,7 +99,7 @@ class Server:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         driver = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
         passed = [theirs.fileno()] + ([driver] if driver >= 0 else [])
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         command = [*prefix, interpreter(), *FLAGS, "-c", _BOOT, str(theirs.fileno()), str(driver)]
         try:
             self.process = subprocess.Popen(
@@ -121,9 +120,10 @@ class Server:
         try:
             self.facts = self.answer(START_S)
         except Stopped:
-            self.close()
+            self._end()
             self._errors.seek(0)
             said = self._errors.read().decode(errors="replace").strip()[-400:]
+            self._errors.close()
             raise Stopped(said or f"ended with code {self.process.returncode}") from None
 
     def order(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
@@ -149,6 +149,10 @@ class Server:
 
     def close(self) -> None:
         """End the server and wait for it."""
+        self._end()
+        self._errors.close()
+
+    def _end(self) -> None:
         self.control.close()
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):

@@ -9,20 +9,17 @@ from __future__ import annotations
 import operator
 import os
 import struct
-import sys
 import threading
-import types
 from typing import Any
 
-from gnomon.tasks.fence.codec import BYTES, Decoder, Encoder, Garbled, Unsupported, dump, load, refill, tag_of
+from gnomon.tasks.fence.codec import BYTES, Garbled, Unsupported, dump, load, tag_of
+from gnomon.tasks.fence.decode import Decoder, refill
+from gnomon.tasks.fence.encode import Encoder
 from gnomon.tasks.fence.handles import Handle, handle_class, marks, part
+from gnomon.tasks.fence.shared import find_shared, shared_name
 
-SHARED = (
-    "bisect", "builtins", "cmath", "collections", "datetime", "decimal", "fractions", "functools", "heapq",
-    "itertools", "math", "operator", "random", "re", "statistics", "string", "time", "types",
-)  # fmt: skip
-"""Modules whose functions and classes either side takes from its own copy when the other names them."""
-NOT_SHARED = {"exec", "eval", "compile", "open", "input", "breakpoint", "__import__", "exit", "quit", "globals", "vars"}
+ERROR = ("mro", "class", "args", "text", "errno", "trace", "outside")
+"""What is told of an exception; `outside`: it names an absolute path."""
 EXPORTS = 100_000
 """How many objects of one side the other may hold."""
 OPERATORS = {"eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "neg", "abs"}
@@ -38,28 +35,6 @@ class Remote(Exception):
     def __init__(self, info: dict[str, Any]) -> None:
         super().__init__(info.get("text", ""))
         self.info = info
-
-
-def shared_name(value: Any) -> list[Any] | None:
-    """The node of a standard function, class or module that the other side has too; None for anything else."""
-    if isinstance(value, types.ModuleType):
-        return ["m", value.__name__] if value.__name__ in sys.stdlib_module_names else None
-    if not isinstance(value, type | types.BuiltinFunctionType | types.FunctionType):
-        return None
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
-    module = {"_operator": "operator", "_functools": "functools", "_heapq": "heapq", "_bisect": "bisect",
-              "_collections": "collections", "_statistics": "statistics"}.get(str(module), module)  # fmt: skip
-    if module not in SHARED or name in NOT_SHARED:
-        return None
-    found = getattr(sys.modules.get(str(module)), name, None)
-    return ["g", module, name] if found is value else None
-
-
-def find_shared(module: Any, name: Any) -> Any:
-    """What `shared_name` named."""
-    if module not in SHARED or type(name) is not str or name in NOT_SHARED or name.startswith("_"):
-        raise Garbled(f"{module}.{name} is not shared")
-    return getattr(sys.modules[module], name)
 
 
 class Peer:
@@ -126,9 +101,9 @@ class Peer:
         info: dict[str, Any] = {}
         result = None
         if kind == "error":
-            if type(node) is not list or len(node) != 6:
+            if type(node) is not list or len(node) != len(ERROR):
                 raise Garbled("no error")
-            info = dict(zip(("mro", "class", "args", "text", "errno", "trace"), map(decoder.value, node), strict=True))
+            info = dict(zip(ERROR, map(decoder.value, node), strict=True))
         elif kind == "ok":
             result = decoder.value(node)
         else:
@@ -176,7 +151,7 @@ class Peer:
             self.send(["error", self.describe(error, encoder), [None] * len(known)])
 
     def describe(self, error: BaseException, encoder: Encoder) -> list[Any]:
-        """An exception as a node: the names of its classes, its class, arguments, text, errno and traceback."""
+        """An exception as nodes, in the order of ERROR."""
         kind = type(error)
         names = [base.__name__ for base in type.mro(kind) if base not in (object, BaseException)]
         own = None if kind.__module__ == "builtins" else encoder.export(kind)
@@ -188,9 +163,10 @@ class Peer:
             args = encoder.node(tuple(error.args))
         except Unsupported:
             args = ["t"]
-        errno = getattr(error, "errno", None)
+        errno, path = getattr(error, "errno", None), getattr(error, "filename", None)
+        path = str.__str__(path) if isinstance(path, str) else "/" if isinstance(path, bytes) else ""
         return [["t", *names], own, args, text if _clean(text) else ascii(text),
-                errno if type(errno) is int else None, self.trace(error)]  # fmt: skip
+                errno if type(errno) is int else None, self.trace(error), path.startswith("/")]  # fmt: skip
 
     def trace(self, error: BaseException) -> str:
         """The traceback that the other side may see."""
@@ -310,7 +286,7 @@ _DO: dict[str, Any] = {
     "set": setattr,
     "delete": delattr,
     "iter": iter,
-    "len": lambda target: int(len(target)),
+    "len": len,
     "item": lambda target, key: target[key],
     "setitem": lambda target, key, value: target.__setitem__(key, value),
     "delitem": lambda target, key: target.__delitem__(key),

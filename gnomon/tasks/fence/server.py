@@ -157,9 +157,9 @@ def enter(config: dict[str, Any], order: dict[str, Any], fds: list[int], rules: 
         if rules_fd is not None:
             landlock.restrict(rules_fd)
         os.closerange(5, 4096)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
         sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
         rights.limit(order["cpu_s"], order["memory"], order["files"], order.get("processes"))
         if config["fenced"]:

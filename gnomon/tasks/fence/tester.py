@@ -15,9 +15,11 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from gnomon.tasks.fence.codec import Decoder, Garbled, Unsupported
+from gnomon.tasks.fence.codec import Garbled, Unsupported
+from gnomon.tasks.fence.decode import Decoder
 from gnomon.tasks.fence.handles import Handle
-from gnomon.tasks.fence.peer import SHARED, Gone, Peer, nearest_exception
+from gnomon.tasks.fence.peer import ERROR, Gone, Peer, nearest_exception
+from gnomon.tasks.fence.shared import SHARED
 
 MODULE = "__tests__"
 ORIGIN = "_gnomon_origin"
@@ -67,7 +69,7 @@ class TesterPeer(Peer):
         raise rebuilt(info)
 
 
-def rebuilt(info: dict[str, Any]) -> BaseException:
+def rebuilt(info: dict[Any, Any]) -> BaseException:
     """An exception of the candidate as a local one, marked as coming from there."""
     names = [str(one) for one in info["mro"] or ()]
     own = info["class"]
@@ -150,8 +152,7 @@ def run(fd: int, setup: str, tests: Sequence[str], entry: str | None) -> dict[st
     try:
         first = peer.receive()
         if first[0] == "failed":
-            names = ("mro", "class", "args", "text", "errno", "trace")
-            info = dict(zip(names, map(Decoder(peer.adopt).value, first[1]), strict=True))
+            info = dict(zip(ERROR, map(Decoder(peer.adopt).value, first[1]), strict=True))
             raise rebuilt(info)
         if first != ["loaded"]:
             raise Garbled("no greeting")
@@ -189,6 +190,8 @@ def failed(error: BaseException, peer: TesterPeer) -> dict[str, str]:
     if "MemoryError" in names or info["errno"] == errno.ENOMEM:
         return outcome("memory", where + said, trace)
     if "PermissionError" in names and info["errno"] in (errno.EPERM, errno.EACCES):
+        return outcome("blocked", where + said, trace)
+    if "FileNotFoundError" in names and info["outside"]:  # bubblewrap hides what Landlock denies: one label for both
         return outcome("blocked", where + said, trace)
     if peer.callback_unsupported:
         return outcome("unsupported", peer.callback_unsupported)
