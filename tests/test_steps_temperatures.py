@@ -331,3 +331,98 @@ def test_checks_before_any_work():
     with pytest.raises(UserError, match="warm has no test rows"):
         Temperatures(of=("warm",)).check(Planning(spec, 0, {"warm": Cost(rows=3, splits={"fit": 3, "test": 0})}))
     assert Temperatures(of=("warm",), using=("probe",)).needs() == {"of.0": "warm", "using.0": "probe"}
+
+
+# ---------------------------------------------------------------- features of a dictionary
+
+
+def features(folder: Path, base: Artifact, source: str, latents: dict[int, str], vectors: np.ndarray) -> Artifact:
+    meta = {"position": "last", "dictionary": source, "selected_on": "fit"}
+    writer = Writer(folder, "features", "fingerprint of features")
+    writer.directions([
+        Direction(Site.parse(SITE), vectors[i], f"feature {i} {SITE}", "feature", 0.8,
+                  meta | {"latent": i, "predicts": predicts}) for i, predicts in latents.items()
+    ])  # fmt: skip
+    return writer.commit({"step": "features", "name": "features", "version": 1, "options": {}, "ledger": []})
+
+
+@pytest.mark.parametrize("where", ["files", "step"])
+def test_a_feature_is_scored_by_its_own_activation(tmp_path: Path, where: str):
+    """The latent of `incorrect` is turned; where the encoder does not fire the score is 0: the decoder has no say."""
+    from gnomon.dictionaries.base import canonical
+    from gnomon.dictionaries.save import save_dictionary
+
+    made = study(tmp_path)
+    encoder = np.zeros((D, 3), np.float32)
+    encoder[0] = (1, -1, 0.5)
+    decoder = np.eye(D, dtype=np.float32)[3:6]  # it writes elsewhere than it reads
+    dictionary = canonical(Site.parse(SITE), encoder, np.array([-0.4, 0.0, 0.0]), decoder, np.zeros(D))
+    if where == "files":
+        save_dictionary(dictionary, tmp_path / "mine")
+        source, given = str(tmp_path / "mine"), []
+    else:
+        writer = Writer(tmp_path, "train_dictionary", "t")
+        (writer.path / "dictionaries").mkdir(parents=True)
+        save_dictionary(dictionary, writer.path / "dictionaries" / SITE)
+        writer.table("curve", pd.DataFrame({"x": [1]}))
+        given = [writer.commit({"step": "train_dictionary", "name": "train_dictionary", "version": 1, "ledger": []})]
+        source = "train_dictionary"
+    made["features"] = features(tmp_path, made["generate"], source, {0: "correct", 1: "incorrect"}, decoder)
+    step = Temperatures(of=("warm",), using=("features",), permutations=199, draws=300)
+    base, writer = made["generate"], Writer(tmp_path, "temperatures", "f")
+    kinds = {"generations": [base], "activations": [base], "dictionary": given}
+    step.run(Inputs(kinds, made), writer, Context(tmp_path, ModelSpec("no model is loaded"), 0, None))
+    artifact = writer.commit({"step": step.name, "name": step.name, "options": {}, "version": 1, "ledger": []})
+    scores = artifact.table("scores")
+    for latent, sign in ((0, 1), (1, -1)):
+        mine = scores[scores["predictor"] == f"features: feature {latent} {SITE}"]
+        views = {name: made[name].activations(SITE, "last") for name in ("generate", "warm")}
+        x = np.array([views[g].row(r)[0] for g, r in zip(mine["generation"], mine["row"], strict=True)])
+        z = np.maximum(x - 0.4, 0) if latent == 0 else np.maximum(-x, 0)
+        assert np.allclose(mine["score"], sign * z, atol=1e-5)
+        assert 0.1 < (z == 0).mean() < 0.9
+        assert line(artifact, "auroc", 0.9, f"features: feature {latent} {SITE}")["value"] > 0.7
+
+
+def test_a_feature_of_another_dictionary_is_refused(tmp_path: Path):
+    from gnomon.dictionaries.base import canonical
+    from gnomon.dictionaries.save import save_dictionary
+
+    made = study(tmp_path, n=60)
+    decoder = np.eye(D, dtype=np.float32)[:3]
+    save_dictionary(canonical(Site.parse(SITE), decoder.T, np.zeros(3), decoder, np.zeros(D)), tmp_path / "mine")
+    swapped = decoder[[1, 0, 2]]
+    made["features"] = features(tmp_path, made["generate"], str(tmp_path / "mine"), {0: "correct"}, swapped)
+    with pytest.raises(UserError, match="is not the feature"):
+        run(tmp_path, made, using="features")
+
+
+def test_a_study_of_both_generations_runs_from_its_file(tmp_path: Path, monkeypatch):
+    """Base, probe, samples of the test split, temperatures: kept when run again."""
+    import gnomon
+    from tests.tiny import tiny_folder
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    (tmp_path / "study.yaml").write_text(f"""
+model: {tiny_folder("llama")}
+steps:
+  - generate: {{task: "own_tasks:Letters", n: 80, splits: 60/0/40, capture: {{sites: resid_post.1}}}}
+  - probe: {{predictors: difference, positions: last_prompt, draws: 200, random: 19, folds: 3}}
+  - generate: {{task: "own_tasks:Letters", n: 80, splits: 60/0/40, only: test, temperatures: [0.5, 1.2], samples: 3}}
+    as: warm
+  - temperatures: {{of: warm, using: probe, permutations: 199, draws: 200}}
+    from: generate
+""")
+    study = gnomon.run_study(str(tmp_path / "study.yaml"), out=str(tmp_path / "out"))
+    artifact = study["temperatures"]
+    assert set(artifact.table("temperatures")["temperature"]) == {0.0, 0.5, 1.2}
+    assert len(study["warm"].table("generations")) == 32 * 6
+    name = artifact.table("predictors").set_index("predictor")["main"].idxmax()
+    assert line(artifact, "within", 1.2, name)["value"] == 0.5
+    assert check(Temperatures().summary(artifact), artifact) == []
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "AUROC by temperature" in page
+    assert len([e for e in artifact.meta["ledger"] if e["split"] == "test"]) == 2
+    before = (artifact.path / "meta.json").stat().st_mtime_ns
+    gnomon.run_study(str(tmp_path / "study.yaml"), out=str(tmp_path / "out"))
+    assert (artifact.path / "meta.json").stat().st_mtime_ns == before

@@ -71,7 +71,7 @@ def direction_scores(
     for direction in directions:
         position = str(direction.meta.get("position", ""))
         target = str(direction.meta.get("target", "correct"))
-        if target != "correct":
+        if target not in ("correct", "pass_rate"):
             raise UserError(f"direction {direction.name!r} of {step} is of {target!r}", "a predictor of correctness")
         if not position or position in RAGGED:
             raise UserError(

@@ -109,7 +109,7 @@ class Temperatures(Step):
             raise UserError(
                 f"temperatures finds {', '.join(f'{t:g}' for t in found) or 'no test rows'} alone",
                 "test rows at two temperatures or more",
-                "add  generate: {as: warm, only: [test], temperatures: [0.3, 0.6, 0.9, 1.2], samples: 5}  and of: warm",
+                "add a generate (as: warm) with only: test, temperatures: [0.3, 0.6, 0.9, 1.2], samples: 5; of: warm",
             )
         predictors, scores, known = self._predictors(inputs, ctx, base, rows)
         if not predictors:
@@ -176,6 +176,8 @@ class Temperatures(Step):
         for name in self.using:
             directions = inputs.named(name).directions()[: self.most]
             for predictor, values, line in direction_scores(directions, name, inputs, self.of, rows):
+                if predictor.name in scores:
+                    continue  # one latent may lead for both classes
                 order.append(predictor)
                 scores[predictor.name] = values
                 known.append(line)
