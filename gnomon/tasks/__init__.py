@@ -3,7 +3,9 @@
 TASKS: dict[str, str] = {
     "camel_math": "gnomon.tasks.camel_math:CamelMath",
     "capitals": "gnomon.tasks.capitals:Capitals",
+    "functions": "gnomon.tasks.functions:Functions",
     "gsm8k": "gnomon.tasks.gsm8k:Gsm8k",
+    "humaneval": "gnomon.tasks.humaneval:HumanEval",
     "jsonl": "gnomon.tasks.jsonl:Jsonl",
     "logic": "gnomon.tasks.logic:Logic",
     "mawps": "gnomon.tasks.mawps:Mawps",

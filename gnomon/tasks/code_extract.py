@@ -89,11 +89,10 @@ def _continued(text: str, entry: str, head: str) -> Code | None:
     first = re.search(r"\S", text)
     if first is None:
         return None
-    line = (head + text[: first.start()]).rpartition("\n")[2]
-    if head.endswith("\n") and not line:
+    if not (head + text[: first.start()]).rpartition("\n")[2]:
         return None  # it begins anew instead of going on
     start = text.rfind("\n", 0, first.start()) + 1
-    leaving = [at for at in _dedented(text) if at > first.start() or head.endswith("\n") or at > 0]
+    leaving = [at for at in _dedented(text) if at > first.start()]
     for end in [*leaving, len(text)]:
         if parses(_joined(head, text[:end])):
             kept = _with_needed(head, text, end, leaving)
