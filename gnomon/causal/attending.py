@@ -33,13 +33,13 @@ SCHEMA = pa.schema(
      ("layer", pa.int64()), ("tokens", pa.int64()), ("value", pa.float64())]
 )  # fmt: skip
 ATTENTION = pa.schema(
-    [("position", pa.string()), ("part", pa.string()), ("layer", pa.int64()), ("condition", pa.string()),
-     ("value", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64()), ("n", pa.int64()),
-     ("tokens", pa.float64()), ("missing", pa.int64())]
+    [("position", pa.string()), ("part", pa.string()), ("scope", pa.string()), ("layer", pa.int64()),
+     ("condition", pa.string()), ("value", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64()),
+     ("n", pa.int64()), ("tokens", pa.float64()), ("missing", pa.int64())]
 )  # fmt: skip
-"""layer -1: the mean over layers. condition: before | steered | random | steered - before | random - before | steered -
-random. tokens: mean number of the part's tokens; missing: rows whose prompt does not hold the
-part, or that have no response."""
+"""scope: mean (over layers; layer -1), layer, difference (of two conditions, by layer). condition: before | steered |
+random | steered - before | random - before | steered - random. tokens: mean number of the part's tokens; missing: rows
+whose prompt does not hold the part, or that have no response."""
 POSITIONS = ("last_prompt", "last")
 
 
@@ -131,11 +131,12 @@ class Attender:
             for position, rows, weights in self._read(texts, prompts, condition, prefix):
                 for slot, i in enumerate(rows):
                     for name, (a, b) in found[i].items():
+                        first = {"condition": condition.name, "row": int(part.rows[i]["row"]), "position": position,
+                                 "part": name, "tokens": b - a}  # fmt: skip
                         lines += [
-                            {"condition": condition.name, "row": int(part.rows[i]["row"]), "position": position,
-                             "part": name, "layer": layer, "tokens": b - a, "value": float(w[slot, :, a:b].sum(-1).mean())}
+                            first | {"layer": layer, "value": float(w[slot, :, a:b].sum(-1).mean())}
                             for layer, w in enumerate(weights)
-                        ]  # fmt: skip
+                        ]
         files = Writer.attach(self.path).shard(index)
         files.table("attended", pa.Table.from_pylist(lines, schema=SCHEMA))
         files.finish()
@@ -205,7 +206,8 @@ def attention_table(
                 values = np.stack(list(series.values()), axis=1)
                 value, low, high = ratio(values, np.ones((len(values), 1)), drawn)
                 lines += [
-                    {"position": position, "part": part, "layer": layer, "condition": name, "value": value[i],
+                    {"position": position, "part": part, "layer": layer, "condition": name,
+                     "scope": "mean" if layer < 0 else "difference" if " - " in name else "layer", "value": value[i],
                      "ci_low": low[i], "ci_high": high[i], "n": len(values), "tokens": size,
                      "missing": len(rows) - len(values)}
                     for i, name in enumerate(series)

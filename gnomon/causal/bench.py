@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gnomon.causal import attending, gating, scoring, tables
+from gnomon.causal import scoring, tables
 from gnomon.causal.arms import Arm, Arms
-from gnomon.causal.items import Item, scored_rows, spread, task_items
+from gnomon.causal.items import Item, spread, task_items
 from gnomon.causal.measure import activations, measure
 from gnomon.causal.options import CausalOptions
-from gnomon.causal.rewrite import EXAMPLES, before_and_after, rewriter, rewritings, writes_text
+from gnomon.causal.rewrite import rewriter, rewritings
 from gnomon.causal.whole import Decided, written
 from gnomon.causal.worker import CLEAN, Block, blocks_of, outcomes, score
 from gnomon.errors import UserError
 from gnomon.interventions.base import Where
 from gnomon.interventions.orthogonalise import gains_of
-from gnomon.methods.effects import Outcomes, choose_coefficient, effects, weights_of
-from gnomon.methods.shuffled import energy_removed, shuffled_differences, variance_share
+from gnomon.methods.effects import Outcomes, weights_of
+from gnomon.methods.shuffled import shuffled_differences
 from gnomon.step import Context, Inputs
 from gnomon.store import Artifact
 from gnomon.types import Direction, Site

@@ -191,7 +191,7 @@ def before_and_after(
     old = {r["row"]: r for r in records(pick(rewritten, condition=CLEAN.name))} if again else was
     lines = []
     by_name = {arm.name: arm for arm in arms}
-    for r in records(pick(rewritten, condition=list(by_name))):
+    for r in records(pick(rewritten, condition=list(by_name), row=list(was))):
         row, first, arm = was[r["row"]], old[r["row"]], by_name[r["condition"]]
         before, after = _label(first["label"]), _label(r["label"])
         same = _text(first["answer"]) == _text(r["answer"]) and before == after

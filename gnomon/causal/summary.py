@@ -7,13 +7,22 @@ import pandas as pd
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text, Tokens
 from gnomon.causal.pick import has, pick, records
-from gnomon.causal.tables import overall
+from gnomon.causal.tables import deciding, overall
+from gnomon.causal.whole_blocks import (
+    attention_blocks,
+    selective_blocks,
+    setting,
+    unparsed,
+    whole_headline,
+    whole_limits,
+)
 from gnomon.store import Artifact
 
 CLAIMS = {
     "steer": "adding {coefficient} times the typical token norm along it",
     "steer_flip": "the same push the other way ({coefficient} times the norm)",
     "ablate": "removing it",
+    "orthogonalise": "taking it out of every matrix that writes into the residual stream",
 }
 OPENING = {
     ("steer", "supported"): "Steering along {direction} {moves} the right answer's probability beyond every control.",
@@ -25,8 +34,20 @@ OPENING = {
     ("ablate", "supported"): "Ablating {direction} {moves} the right answer's probability beyond every control.",
     ("ablate", "not supported"): "Ablating {direction} does no more than ablating a shuffled-label direction.",
     ("ablate", "undecided"): "Whether ablating {direction} does more than ablating shuffled-label ones is undecided.",
+    ("orthogonalise", "supported"): "Without {direction} in its weights, the model's probability of the right answer "
+    "{moves_} beyond every control.",
+    ("orthogonalise", "not supported"): "Taking {direction} out of the weights does no more than taking out directions "
+    "blind to the labels.",
+    ("orthogonalise", "undecided"): "Whether taking {direction} out of the weights does more than its controls is "
+    "undecided.",
 }
 METRIC = "target_logprob_change"
+YIELD = {
+    METRIC: ("the right answer's log-probability", "nats"),
+    "net_accuracy": ("accuracy of whole answers", "share of rows"),
+}  # fmt: skip
+EDITS = {"steer": "Steering", "ablate": "Ablation", "orthogonalise": "Orthogonalising the weights"}
+VERBS = {"raises": "rises", "lowers": "falls"}
 RULE = (
     "Rule, fixed beforehand: a claim is supported where its change lies farther from the median of all than the 95th "
     "percentile of its controls do, with a paired 95% bootstrap interval of that margin above 0 and rank p at most .05 "
@@ -39,29 +60,39 @@ def trial_blocks(artifact: Artifact) -> list[Block]:
     """Headlines, dose and response, the test beside its controls, damage, examples, limits."""
     verdicts, effects = artifact.table("verdicts"), artifact.table("effects")
     facts = set(artifact.table("facts")["fact"])
-    blocks: list[Block] = [_setting()]
-    for claim in ("steer", "steer_flip", "ablate"):
+    metric = deciding(verdicts)
+    whole = metric != METRIC
+    blocks: list[Block] = [setting() if whole else _setting()]
+    if has(verdicts, kind="orthogonalise"):
+        blocks.append(Text(
+            "Orthogonalised weights write nothing along the direction, at any token: the embedding, and every output "
+            "matrix of attention and MLPs with its bias; the unembedding stays as it is.", kind="method",
+        ))  # fmt: skip
+    for claim in CLAIMS:
         if has(verdicts, claim=claim):
-            blocks.append(_headline(verdicts, claim))
-            blocks += _accuracy(effects, claim)
+            blocks.append(whole_headline(verdicts, claim) if whole else _headline(verdicts, claim))
+            blocks += unparsed(effects, claim) if whole else _accuracy(effects, claim)
     blocks.append(Text(RULE, kind="method"))
+    if artifact.has("selective"):
+        blocks += selective_blocks(artifact.table("selective"))
     if has(verdicts, kind="steer"):
-        blocks += _doses(artifact.table("sweep"))
-    for kind in ("steer", "ablate"):
-        if has(verdicts, kind=kind):
-            blocks.append(_beside(kind))
+        blocks += _doses(artifact.table("sweep"), metric)
+    blocks += [_beside(kind, metric) for kind in EDITS if has(verdicts, kind=kind)]
     blocks += _damage(effects)
     if f"energy_removed by {_OWN}" in facts:
         blocks.append(_energy(facts))
+    if artifact.has("attention"):
+        blocks += attention_blocks(artifact.table("attention"))
+    formats = dict.fromkeys(("value", "ci_low", "ci_high", "control_mean", "control_low", "control_high"), "+.1%")
     blocks.append(Table(
-        "verdicts", "Every comparison on test", sort="claim",
+        "verdicts", "Every comparison on test", sort="claim", formats=formats if whole else {},
         columns=["claim", "metric", "control", "controls", "value", "ci_low", "ci_high", "control_mean", "control_low",
                  "control_high", "p", "q", "verdict", "n"],
         labels={"ci_low": "low", "ci_high": "high", "control_mean": "controls' mean", "control_low": "lowest control",
                 "control_high": "highest control"},
     ))  # fmt: skip
     blocks += _generated(effects, artifact.table("examples"))
-    return blocks + _limits(effects)
+    return blocks + (whole_limits() if whole else _limits(effects))
 
 
 _OWN = "the direction"
@@ -92,7 +123,7 @@ def _headline(verdicts: pd.DataFrame, claim: str) -> Text:
     refs: dict[str, Ref] = {"direction": _fact("direction", "text", "")}
     here = pick(verdicts, claim=claim, metric=METRIC)
     moves = "raises" if float(np.mean(here["excess"])) > 0 else "lowers"
-    words = [OPENING[claim, overall(verdicts, claim)].replace("{moves}", moves)]
+    words = [OPENING[claim, overall(verdicts, claim)].replace("{moves}", moves).replace("{moves_}", VERBS[moves])]
     for i, control in enumerate(here["control"]):
         where = {"claim": claim, "metric": METRIC, "control": control}
         names = {c: f"{c}_{i}" for c in ("value", "mean", "low", "high", "p", "k", "n", "coefficient")}
@@ -146,14 +177,16 @@ def _accuracy(effects: pd.DataFrame, claim: str) -> list[Block]:
     return out
 
 
-def _doses(sweep: pd.DataFrame) -> list[Block]:
+def _doses(sweep: pd.DataFrame, metric: str) -> list[Block]:
     shared = {"x": "coefficient", "y": "value", "color": "series", "low": "ci_low", "high": "ci_high"}
+    what, unit = YIELD[metric]
     out: list[Block] = [
         Figure(
-            "line", "sweep", title="Dose and response on tune: the right answer's log-probability",
-            where={"metric": METRIC}, reference=0.0, reference_label="no change", x_title="coefficient (median norms)",
-            y_title="change (nats)", caption="Both signs. The coefficient was chosen here and nowhere else; the band "
-            "of the random directions runs from the lowest to the highest of them, mirrored to both signs.", **shared,
+            "line", "sweep", title=f"Dose and response on tune: {what}",
+            where={"metric": metric}, reference=0.0, reference_label="no change", x_title="coefficient (median norms)",
+            y_title=f"change ({unit})",
+            caption="Both signs. The coefficient was chosen here and nowhere else; the band of the random directions "
+            "runs from the lowest to the highest of them, mirrored to both signs.", **shared,
         )
     ]  # fmt: skip
     if has(sweep, metric="neutral_loss_change"):
@@ -165,19 +198,19 @@ def _doses(sweep: pd.DataFrame) -> list[Block]:
     return out
 
 
-def _beside(kind: str) -> Figure:
-    title = "Steering on test, beside its controls" if kind == "steer" else "Ablation on test, beside its controls"
+def _beside(kind: str, metric: str) -> Figure:
+    what, unit = YIELD[metric]
     return Figure(
-        "scatter", "tested", x="series", y="value", low="ci_low", high="ci_high", title=title, color="series",
-        where={"kind": kind, "metric": METRIC}, reference=0.0, reference_label="no change", x_title="",
-        y_title="change of the right answer's log-probability (nats)",
+        "scatter", "tested", x="series", y="value", low="ci_low", high="ci_high", color="series",
+        title=f"{EDITS[kind]} on test, beside its controls", where={"kind": kind, "metric": metric}, reference=0.0,
+        reference_label="no change", x_title="", y_title=f"change of {what} ({unit})",
         caption="One point a direction, all on the same rows, with its paired 95% interval.",
     )  # fmt: skip
 
 
 def _damage(effects: pd.DataFrame) -> list[Block]:
     out: list[Block] = []
-    for kind, act in (("steer", "Steering"), ("ablate", "Ablation")):
+    for kind, act in EDITS.items():
         where = {"kind": kind, "control": "", "split": "test"}
         if not has(effects, **where, metric="neutral_loss_change"):
             continue
@@ -219,10 +252,10 @@ def _generated(effects: pd.DataFrame, examples: pd.DataFrame) -> list[Block]:
             labels={"ci_low": "low", "ci_high": "high"},
         )
     ]  # fmt: skip
-    for kind, act in (("steer", "steering"), ("ablate", "ablation")):
+    for kind, act in EDITS.items():
         if has(examples, kind=kind, control=""):
             out.append(Tokens(
-                "examples", f"Before and after {act}", where={"kind": kind, "control": ""},
+                "examples", f"Before and after {act.lower()}", where={"kind": kind, "control": ""},
                 extra=("before", "answer_before", "label_before", "change"), limit=6,
             ))  # fmt: skip
     return out

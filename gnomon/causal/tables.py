@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,13 @@ SERIES = {
 
 DECIDING = {"logprob": "target_logprob_change", "generate": "net_accuracy"}
 """The metric that chooses the coefficient and gives a claim its verdict, by what a trial is decided by."""
+
+
+def _share(change: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return share(change, np.ones((len(change), 1)), weights)
+
+
+MEANS = {"net_accuracy": net, "corrected_rate": _share, "corrupted_rate": _share}
 
 
 def effect_rows(
@@ -133,6 +141,9 @@ def comparisons(
                 if others and rows.any():
                     drawn = weights[:, rows]
                     found = compare(values[rows, k], values[rows][:, others], drawn[drawn.sum(1) > 0])
+                    if metric in MEANS:  # where all rows are alike the interval must not have no width
+                        _, low, high = MEANS[metric](values[rows][:, [k]], drawn)
+                        found = replace(found, low=float(low[0]), high=float(high[0]))
                     out.append((claim, control, metric, arm.coefficient, found))
     return out
 
@@ -215,7 +226,7 @@ def with_p(effect_table: pd.DataFrame, verdicts: pd.DataFrame, score: str = "log
     return effect_table
 
 
-def tested_rows(effect_table: pd.DataFrame, score: str = "logprob") -> pd.DataFrame:
+def tested_rows(effect_table: pd.DataFrame, score: str) -> pd.DataFrame:
     """What was run on test, one row an arm and metric, under names for reading."""
     rows = pick(effect_table, split="test", score=[score, "logprob"])
     named = rows.assign(

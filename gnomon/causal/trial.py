@@ -12,8 +12,8 @@ Every stage is sharded with markers, so a killed trial resumes; what it decides 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,21 +22,12 @@ import pandas as pd
 from gnomon.causal import attending, gating, scoring, tables
 from gnomon.causal.arms import Arm
 from gnomon.causal.bench import Bench
-from gnomon.causal.items import Item, scored_rows, spread, task_items
-from gnomon.causal.measure import activations, measure
-from gnomon.causal.options import CausalOptions
-from gnomon.causal.rewrite import EXAMPLES, before_and_after, rewriter, rewritings, writes_text
-from gnomon.causal.whole import decided_by, written
-from gnomon.causal.worker import CLEAN, Block, blocks_of, outcomes, score
-from gnomon.errors import UserError
-from gnomon.interventions.base import Where
-from gnomon.interventions.orthogonalise import gains_of
-from gnomon.methods.effects import Outcomes, choose_coefficient, effects, weights_of
-from gnomon.methods.shuffled import energy_removed, shuffled_differences, variance_share
-from gnomon.step import Context, Inputs
-from gnomon.store import Artifact
-from gnomon.types import Direction, Site
-from gnomon.writer import Writer
+from gnomon.causal.items import scored_rows, spread
+from gnomon.causal.rewrite import EXAMPLES, before_and_after, writes_text
+from gnomon.causal.whole import decided_by
+from gnomon.causal.worker import CLEAN, outcomes
+from gnomon.methods.effects import Outcomes, choose_coefficient, effects
+from gnomon.methods.shuffled import energy_removed, variance_share
 
 
 @dataclass
@@ -164,7 +155,7 @@ class Trial(Bench):
         )  # fmt: skip
         self.out.table("selective", rows, gating.SELECTIVE)
 
-    def _attention(self, parts: dict[int, dict[str, tuple[int, int]]], coefficient: float) -> None:
+    def _attention(self, parts: dict[int, dict[str, str]], coefficient: float) -> None:
         arms = [self.arms.own("steer", coefficient)]
         arms += self.arms.isotropic("steer", self.options.attention_controls, abs(coefficient))
         some = spread(self.test, self.options.generate_rows)

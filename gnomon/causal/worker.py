@@ -130,10 +130,10 @@ def blocks_of(name: str, items: Sequence[Item], conditions: Sequence[Condition],
     ]
 
 
-def score(blocks: Sequence[Block], done: Sequence[Block], out: Writer, ctx: Context, label: str, batch: int) -> None:
+def score(blocks: Sequence[Block], done: Sequence[Any], out: Writer, ctx: Context, label: str, batch: int) -> None:
     """Score the blocks that have no marker yet; `done` are those of earlier stages, whose shard numbers come first."""
     every = [*done, *blocks]
-    sizes = [len(b.items) * len(b.conditions) for b in every]
+    sizes = [1] * len(done) + [len(b.items) * len(b.conditions) for b in blocks]
     ctx.map(Scorer(ctx.model_spec, str(out.path), batch), every, out, label, sizes)
 
 
