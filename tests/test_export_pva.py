@@ -30,7 +30,8 @@ VERDICTS = {True: "pass", False: "fail", None: "infra"}
 def answers(sampled: bool = False) -> pd.DataFrame:
     """Answers to N tasks with ids of every kind; each fifth is ungraded. Sampled: two temperatures, three samples."""
     table, _ = rows(Planted(n=N, d=D, layers=1))
-    table["example_id"] = [f"Set/{i}" if i % 2 else f"{600 + i}" for i in range(N)]
+    table["example_id"] = [f"mbpp:{i}" for i in range(N)]
+    own = {f"mbpp:{i}": f"Set/{i}" if i % 2 else 600 + i for i in range(N)}
     table["group"] = table["example_id"]
     table["label"] = [None if i % 5 == 4 else bool(i % 3) for i in range(N)]
     if sampled:
@@ -44,10 +45,11 @@ def answers(sampled: bool = False) -> pd.DataFrame:
         metas.append({
             "entry": f"f{i}", "reference": f"def f{i}(): ...", "tests": [f"assert f{i}() == 1", "assert True"],
             "parts": {"problem": f"Write f{i}.", "tests": "assert"}, "verdict": VERDICTS[label],
-            "stderr": None if label else "Traceback", "sandbox": "kernel",
+            "stderr": None if label else "Traceback", "sandbox": "kernel", "task_id": own[table["example_id"][i]],
+            "code": f"def f{i}(): return 1",
         })  # fmt: skip
     table["meta"] = [json.dumps(m) for m in metas]
-    table["answer"] = [f"def f{i}(): return 1" for i in range(len(table))]
+    table["answer"] = "return 1"
     return table
 
 
@@ -135,6 +137,7 @@ def test_records_hold_code_verdict_errors_and_the_join_key(out: Path):
     assert (r["test_passed"], r["verdict"], r["error"], r["sandbox"]) == (False, "fail", "Traceback", "kernel")
     assert r["test_list"] == ["assert f3() == 1", "assert True"]
     assert r["text"] == "Write f3."
+    assert r["example_id"] == "mbpp:3"
     assert (r["generation"], r["row"], r["file"]) == ("generate", 3, "Set%2F3")
     meta = json.loads((out / "phase1_0" / "dataset_mbpp_metadata.json").read_text())
     right = sum(r["test_passed"] is True for r in by_id.values())
@@ -254,6 +257,14 @@ def test_tasks_without_tests_are_exported_too(tmp_path: Path):
     assert len(records) == made.ROWS + made.MORE
     assert records[0]["test_list"] == []
     assert records[0]["verdict"] is None
+
+
+def test_task_ids_that_would_be_one_stay_the_examples_own(tmp_path: Path):
+    table = answers()
+    table["meta"] = [json.dumps({"task_id": i // 2}) for i in range(N)]
+    save(tmp_path, table, "generate", 0)
+    records = read(export_study(tmp_path, "pva").path / "phase1_0" / "dataset_mbpp.parquet")
+    assert [r["task_id"] for r in records] == [r["example_id"] for r in records] == table["example_id"].tolist()
 
 
 def test_the_command(study: Path, tmp_path: Path):

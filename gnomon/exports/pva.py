@@ -25,6 +25,7 @@ from gnomon.exports.pva_rows import (
     described,
     layers_of,
     names_of,
+    task_ids,
     temperature_name,
 )
 from gnomon.exports.rows import dataset_of, generation_of
@@ -55,23 +56,24 @@ def _answers(study: Study, folder: Folder, base: Artifact) -> None:
     made = [a for a in study if "generations" in a.tables()]
     tables = {a.name: answers_of(a) for a in [base, *(a for a in made if a.name != base.name)]}
     own, name = tables[base.name], dataset_of(base)
-    files = names_of(own["example_id"])
+    ids = task_ids(own, name)
+    files = names_of(ids.values())
     asked = set(zip(own["example_id"], own["prompt_hash"], strict=True))
     every = concat(tables.values())
     same = [key in asked for key in zip(every["example_id"], every["prompt_hash"], strict=True)]
     every = every.loc[np.array(same, dtype=bool)]
-    _problems(folder, base, own, files, name)
+    _problems(folder, base, own, ids, files, name)
     cold = own.loc[np.asarray(own["temperature"] == 0)].sort_values(["sample", "row"]).drop_duplicates("example_id")
     if cold.empty:
         folder.leave_out("phase1_0/dataset_*.parquet", COLD)
     else:
         rows = cold.sort_values("row").reset_index(drop=True)
-        table = dataset(rows, files)
+        table = dataset(rows, ids, files)
         folder.table(f"phase1_0/dataset_{name}.parquet", table, source(base, "generations"))
         kept = _activations(study, folder, {base.name: base}, rows, table, "phase1_0/activations")
         meta = _metadata(base, name, table) | {"temperature": 0.0, "activations": kept}
         folder.json(f"phase1_0/dataset_{name}_metadata.json", meta, source(base, "generations"))
-    _samples(study, folder, every, {a.name: a for a in made}, files, name)
+    _samples(study, folder, every, {a.name: a for a in made}, ids, files, name)
     audit = latest(study, "audit", {"generations": base})
     if audit is None:
         folder.leave_out("phase1_0/audit.json", "step audit")
@@ -79,15 +81,18 @@ def _answers(study: Study, folder: Folder, base: Artifact) -> None:
         folder.json("phase1_0/audit.json", _result(audit), source(audit, *audit.tables()))
 
 
-def _problems(folder: Folder, base: Artifact, rows: pd.DataFrame, files: dict[str, str], name: str) -> None:
+def _problems(
+    folder: Folder, base: Artifact, rows: pd.DataFrame, ids: dict[str, str], files: dict[str, str], name: str
+) -> None:
     """phase0 and phase0_1: one record a problem, in the order of the generation's rows."""
     first = rows.drop_duplicates("example_id").reset_index(drop=True)
     where = source(base, "generations")
     features = pd.DataFrame([json.loads(t) if t else {} for t in first["baselines"]])
-    levels = pd.DataFrame({"task_id": first["example_id"].astype(str), "complexity_score": first["difficulty"]})
+    tasks = [ids[str(e)] for e in first["example_id"]]
+    levels = pd.DataFrame({"task_id": tasks, "complexity_score": first["difficulty"]})
     mapping = pd.concat([levels, features.drop(columns=["task_id", "complexity_score"], errors="ignore")], axis=1)
     folder.table("phase0/difficulty_mapping.parquet", mapping, where, "with the surface features that the task gives")
-    table = dataset(first, files).select(list(PROBLEM))
+    table = dataset(first, ids, files).select(list(PROBLEM))
     facts: dict[str, Any] = {}
     for split, old in SPLIT_NAMES.items():
         mine = table.filter(pa.array([s == split for s in table["gnomon_split"].to_pylist()]))
@@ -109,8 +114,9 @@ def _problems(folder: Folder, base: Artifact, rows: pd.DataFrame, files: dict[st
 
 
 def _samples(
-    study: Study, folder: Folder, every: pd.DataFrame, made: dict[str, Artifact], files: dict[str, str], name: str
-) -> None:
+    study: Study, folder: Folder, every: pd.DataFrame, made: dict[str, Artifact], ids: dict[str, str],
+    files: dict[str, str], name: str,
+) -> None:  # fmt: skip
     """phase1_2: samples above temperature 0 of the base's prompts; of two with one key the earlier generation's."""
     hot = every.loc[np.asarray(every["temperature"] > 0)].drop_duplicates(["example_id", "temperature", "sample"])
     if hot.empty:
@@ -120,7 +126,7 @@ def _samples(
     for value in sorted({float(t) for t in hot["temperature"]}):
         rows = hot.loc[np.asarray(hot["temperature"] == value)].sort_values(["example_id", "sample"])
         rows = rows.reset_index(drop=True)
-        label, table = temperature_name(value), dataset(rows, files, sampled=True)
+        label, table = temperature_name(value), dataset(rows, ids, files, sampled=True)
         owners = {str(g): made[str(g)] for g in dict.fromkeys(rows["generation"])}
         where = ", ".join(source(a, "generations") for a in owners.values())
         folder.table(f"phase1_2/dataset_{label}.parquet", table, where)

@@ -24,15 +24,16 @@ FIRST = ("last_prompt", "last", "answer", "response", "all")
 """The position that an npz calls `activation`: the first of these that was captured."""
 TEXT, NUMBER, WHOLE, YES = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 DATASET = pa.schema(
-    [("task_id", TEXT), ("split", TEXT), ("gnomon_split", TEXT), ("group", TEXT), ("text", TEXT), ("prompt", TEXT),
+    [("task_id", TEXT), ("example_id", TEXT), ("split", TEXT), ("gnomon_split", TEXT), ("group", TEXT), ("text", TEXT),
+     ("prompt", TEXT),
      ("generated_code", TEXT), ("response", TEXT), ("test_passed", YES), ("verdict", TEXT), ("reason", TEXT),
      ("error", TEXT), ("sandbox", TEXT), ("complexity_score", NUMBER), ("code", TEXT), ("test_list", pa.list_(TEXT)),
      ("entry_point", TEXT), ("temperature", NUMBER), ("sample", WHOLE), ("finish", TEXT), ("prompt_hash", TEXT),
      ("max_prob", NUMBER), ("entropy", NUMBER), ("margin", NUMBER), ("mean_logprob", NUMBER), ("generation", TEXT),
      ("row", WHOLE), ("file", TEXT)]
 )  # fmt: skip
-PROBLEM = ("task_id", "split", "gnomon_split", "group", "text", "prompt", "code", "test_list", "entry_point",
-           "complexity_score", "prompt_hash")  # fmt: skip
+PROBLEM = ("task_id", "example_id", "split", "gnomon_split", "group", "text", "prompt", "code", "test_list",
+           "entry_point", "complexity_score", "prompt_hash")  # fmt: skip
 READ = ("row", "example_id", "group", "split", "difficulty", "sample", "round", "temperature", "prompt_hash", "prompt",
         "text", "answer", "label", "reason", "target", "finish", "max_prob", "entropy", "margin", "mean_logprob",
         "baselines", "meta")  # fmt: skip
@@ -62,6 +63,19 @@ def names_of(task_ids: Iterable[str]) -> dict[str, str]:
     return out
 
 
+def task_ids(rows: pd.DataFrame, dataset: str) -> dict[str, str]:
+    """Example id -> task id: the set's own (602, HumanEval/0) where the task keeps it, else without `dataset:`.
+
+    The example ids themselves where two would be one.
+    """
+    first = rows.drop_duplicates("example_id")
+    out = {}
+    for example, meta in zip(first["example_id"].astype(str), first["meta"], strict=True):
+        known = json.loads(meta or "{}").get("task_id")
+        out[example] = example.removeprefix(f"{dataset}:") if known is None else str(known)
+    return out if len(set(out.values())) == len(out) else {example: example for example in out}
+
+
 def answers_of(generation: Artifact) -> pd.DataFrame:
     """The answers of a generation; an episode's last round."""
     table = generation.table("generations", READ).assign(generation=generation.name)
@@ -76,20 +90,23 @@ def text_of(value: Any) -> str | None:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def dataset(rows: pd.DataFrame, files: dict[str, str], sampled: bool = False) -> pa.Table:
-    """Rows of `answers_of` as the older data set's records, in the order given."""
+def dataset(rows: pd.DataFrame, ids: dict[str, str], files: dict[str, str], sampled: bool = False) -> pa.Table:
+    """Rows of `answers_of` as the older data set's records, in the order given; task ids, and their file stems."""
     out = []
     for r in rows.to_dict("records"):
         meta = json.loads(r["meta"] or "{}")
         parts = meta.get("parts") if isinstance(meta.get("parts"), dict) else {}
         tests = meta.get("tests")
         label = None if pd.isna(r["label"]) else bool(r["label"])
-        name = files[str(r["example_id"])]
+        task = ids[str(r["example_id"])]
+        name = files[task]
         out.append({
-            "task_id": str(r["example_id"]), "split": SPLIT_NAMES.get(r["split"], r["split"]),
+            "task_id": task, "example_id": str(r["example_id"]), "split": SPLIT_NAMES.get(r["split"], r["split"]),
             "gnomon_split": r["split"], "group": r["group"], "text": text_of(parts.get("problem")) or r["prompt"],
-            "prompt": r["prompt"], "generated_code": r["answer"], "response": r["text"], "test_passed": label,
-            "verdict": text_of(meta.get("verdict")), "reason": r["reason"], "error": text_of(meta.get("stderr")),
+            "prompt": r["prompt"], "generated_code": text_of(meta.get("code")) or r["answer"],
+            "response": r["text"], "test_passed": label,
+            "verdict": text_of(meta.get("verdict")) or None, "reason": r["reason"],
+            "error": text_of(meta.get("stderr")),
             "sandbox": text_of(meta.get("sandbox")), "complexity_score": r["difficulty"],
             "code": text_of(meta.get("reference")) or r["target"],
             "test_list": [str(t) for t in ([tests] if isinstance(tests, str) else tests or [])],
