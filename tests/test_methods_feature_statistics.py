@@ -93,7 +93,9 @@ def test_soft_labels_are_the_rows_that_they_stand_for(data):
         assert fs.soft_auroc(a[:, i], rate, w)[0] == pytest.approx(float(auroc(a[rows, i], y == 1)))
         on = (a[:, i] > 0).astype(float)
         said = a[:, i] > 0.5
-        assert fs.soft_separation(on, rate, w)[0] == pytest.approx(fs.statistics(columns(a), rate[:, None], "separation")[i, 0])
+        assert fs.soft_separation(on, rate, w)[0] == pytest.approx(
+            fs.statistics(columns(a), rate[:, None], "separation")[i, 0]
+        )
         assert fs.soft_f1(said, rate, w)[0] == pytest.approx(float(f1(said[rows], y == 1)))
 
 

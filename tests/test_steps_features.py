@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from gnomon.dictionaries.base import SparseDictionary
 from gnomon.errors import UserError
-from gnomon.exports import neuronpedia
-from gnomon.exports.folder import Folder
+from gnomon.exports import export_study
 from gnomon.lens import feature_sources
 from gnomon.lens.feature_reading import captured, general_texts, general_tokens
 from gnomon.methods import feature_tables as tables
@@ -26,8 +24,8 @@ from gnomon.report.resolve import check
 from gnomon.report.sections import make_section
 from gnomon.step import Cost, Planning
 from gnomon.steps.features import Features
-from gnomon.store import Artifact, Study
-from tests.features_study import D, LATENTS, OTHER, PLANTED, SITE, dictionary, generation, labels, spec
+from gnomon.store import Artifact
+from tests.features_study import LATENTS, OTHER, PLANTED, SITE, D, dictionary, generation, labels, spec
 from tests.stepping import data_files, made
 from tests.tiny import tiny_model
 
@@ -42,7 +40,9 @@ def made_dictionaries(monkeypatch):
     monkeypatch.setattr(feature_sources, "load_dictionary", lambda source, site: dictionary(site or SITE))
 
 
-def run(folder: Path, rows: Artifact, name: str = "", more: dict[str, list[Artifact]] | None = None, **options) -> Artifact:
+def run(
+    folder: Path, rows: Artifact, name: str = "", more: dict[str, list[Artifact]] | None = None, **options
+) -> Artifact:
     inputs = {"generations": [rows], "activations": [rows]} | (more or {})
     return made(Features(**(OPTIONS | options)), folder, spec(), name, inputs)
 
@@ -96,7 +96,9 @@ def test_shuffled_labels_find_nothing(tmp_path):
 
     from gnomon.rows.table import SCHEMA
 
-    pq.write_table(pa.Table.from_pandas(table, schema=SCHEMA, preserve_index=False), rows.path / "generations" / "00000.parquet")
+    pq.write_table(
+        pa.Table.from_pandas(table, schema=SCHEMA, preserve_index=False), rows.path / "generations" / "00000.parquet"
+    )
     artifact = run(tmp_path, rows)
     assert not artifact.table("selected")["confirmed"].any()
     assert family(artifact)["discovered"] <= 1
@@ -156,7 +158,7 @@ def test_the_report_holds_together():
     assert "shuffled labels" in headlines
     section = make_section(artifact, {"name": artifact.name, "step": "features"}, strict=True)
     assert section is not None
-    nested = again("nested", nested_below=500, pages=0)
+    nested = again("nested", nested_below=500, pages=0, folds=3)
     assert check(step.summary(nested), nested) == []
     assert nested.table("tops").empty
     scores = nested.table("scores")
@@ -174,7 +176,9 @@ def test_pages_show_the_rows_as_the_model_runs_them():
         part = tokens[tokens["case"] == case["case"]].sort_values("position")
         ids = [int(t) for t in table.loc[case["row"], "token_ids"]]
         x = captured(model, [ids], [case["site"]], 1)[case["site"]][0]
-        np.testing.assert_allclose(part["activation"], encode(dictionary(case["site"]), x)[:, case["feature"]], atol=1e-4)
+        np.testing.assert_allclose(
+            part["activation"], encode(dictionary(case["site"]), x)[:, case["feature"]], atol=1e-4
+        )
         assert part["token"].tolist() == model.token_strings(ids)
         assert case["largest"] == pytest.approx(part["activation"].max())
     logits = artifact.table("logits")
@@ -201,7 +205,9 @@ def test_general_language_is_set_aside():
     assert family(artifact)["general tokens"] == n
     everything = again("strict", general_limit=float(counts[PLANTED] / n) - 1e-6, pages=0)
     assert family(everything)["set aside: general language"] > family(artifact)["set aside: general language"]
-    assert (SITE, PLANTED) not in set(zip(everything.table("features")["site"], everything.table("features")["feature"], strict=True))
+    assert (SITE, PLANTED) not in set(
+        zip(everything.table("features")["site"], everything.table("features")["feature"], strict=True)
+    )
     without = again("without", general_text=None, pages=0)
     assert family(without)["set aside: general language"] == 0
     assert without.table("selected")["general_rate"].isna().all()
@@ -316,11 +322,8 @@ def test_links_to_neuronpedia():
 
 
 def test_the_export_is_neuronpedias_json(tmp_path):
-    folder, _, artifact = study()
-    out = Folder(tmp_path / "out", "neuronpedia", Study(folder))
-    with out:
-        neuronpedia.export(Study(folder), out)
-        out.commit()
+    artifact = run(tmp_path / "study", generation(tmp_path / "study", labels(160)), pages=6)
+    assert export_study(tmp_path / "study", "neuronpedia", tmp_path / "out").left_out == {}
     selected = artifact.table("selected")
     lines = [json.loads(line) for line in (tmp_path / "out" / "features.jsonl").read_text().splitlines()]
     assert len(lines) == len(selected)
@@ -347,11 +350,5 @@ def test_the_export_is_neuronpedias_json(tmp_path):
 
 def test_a_study_without_features_says_what_it_needs(tmp_path):
     generation(tmp_path / "study", labels(20))
-    from gnomon.exports import export_study
-
     with pytest.raises(UserError, match="step features"):
         export_study(tmp_path / "study", "neuronpedia", tmp_path / "out")
-
-
-def test_values_are_frames():
-    assert isinstance(tables.rates_table(pd.DataFrame()), pd.DataFrame)

@@ -147,19 +147,30 @@ def _one_sided(a: np.ndarray, y: np.ndarray, null: np.ndarray, kind: str) -> flo
 # ---------------------------------------------------------------- beside the probe and the baselines
 
 
+def out_of_fold(search: Search, part: Part, way: int, labelled: np.ndarray) -> np.ndarray:
+    """Scores `[len(train)]` of a part's training rows by the latents that lead without them, in units of their spread.
+
+    A latent that was chosen as the best of many on some rows shines on these rows, and a combination learned from them
+    would trust it too far.
+    """
+    early = np.zeros(len(part.train))
+    for inner in part.inner:
+        b = search.column(search.leaders(inner.name, way)[0])[labelled]
+        scale = max(float(b[inner.train].std()), 1e-12)
+        early[np.isin(part.train, inner.new)] = (b[inner.new] - b[inner.train].mean()) / scale
+    return early
+
+
 def latent_held(of: Problem, way: int, part: Part, search: Search, labelled: np.ndarray, options: Options,
                 position: str) -> Held | None:  # fmt: skip
     """The part's leading latent on its held-out rows with everything that stands beside it; None without a leader."""
     leaders = [search.leaders(p.name, way)[:1] for p in (part, *part.inner)]
     if not all(leaders):
         return None
-    mine, (main, *others) = towards(of, way), [f[0] for f in leaders]
+    mine, main = towards(of, way), leaders[0][0]
     a, train, new = search.column(main)[labelled], part.train, part.new
     y, folds = mine.y, inner_folds(of, train, options)
-    early = np.zeros(len(train))
-    for inner, leader in zip(part.inner, others, strict=True):
-        b = search.column(leader)[labelled]
-        early[np.isin(train, inner.new)] = (b[inner.new] - b[inner.train].mean()) / max(b[inner.train].std(), 1e-12)
+    early = out_of_fold(search, part, way, labelled)
     scaled = (a - a[train].mean()) / max(a[train].std(), 1e-12)
     base, _ = baselines_at(mine, options.baselines, position)
     combined = combine(take(base, train), y[train], folds, early, take(base, new), scaled[new])
