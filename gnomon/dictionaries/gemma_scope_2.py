@@ -22,9 +22,8 @@ MODULES = {"output": "resid_post", "self_attn.o_proj.input": "z", "post_feedforw
 def read(files: Checkpoint) -> SparseDictionary:
     """The dictionary of one Gemma Scope 2 folder."""
     cfg = files.config("config.json", needed=False)
-    if re.search(r"(^|/)(transcoder|crosscoder|clt)", "/".join(files.label.split("/")[-3:])) or cfg.get(
-        "hf_hook_point_out"
-    ):
+    inner = "/".join(files.label.split("/")[-3:])
+    if re.search(r"(^|/)(transcoder|crosscoder|clt)", inner) or cfg.get("hf_hook_point_out"):
         raise refuse_transcoder(files.label, cfg.get("hf_hook_point_in", "one site"), cfg.get("hf_hook_point_out"))
     if cfg.get("architecture", "jump_relu") not in ("jump_relu", "jumprelu"):
         raise UserError(f"{files.label} has the architecture {cfg['architecture']!r}", "jump_relu")

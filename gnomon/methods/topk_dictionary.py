@@ -70,9 +70,9 @@ class State:
     @staticmethod
     def of(arrays: dict[str, np.ndarray]) -> State:
         """The inverse of `arrays`."""
-        parts = [{k: arrays[f"{kind}.{k}"] for k in WEIGHTS} for kind in ("weights", "first", "second")]
+        w, first, second = ({k: arrays[f"{kind}.{k}"] for k in WEIGHTS} for kind in ("weights", "first", "second"))
         curve = [tuple(float(v) for v in line) for line in arrays["curve"]]
-        return State(*parts, arrays["idle"], int(arrays["step"][0]), curve)
+        return State(w, first, second, arrays["idle"], int(arrays["step"][0]), curve)
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def start(d: int, options: Training) -> State:
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     weights = {"encoder": rows.copy(), "decoder": rows, "encoder_bias": np.zeros(options.latents, np.float32),
                "decoder_bias": np.zeros(d, np.float32)}  # fmt: skip
-    zeros = [{k: np.zeros_like(v) for k, v in weights.items()} for _ in range(2)]
-    return State(weights, *zeros, np.zeros(options.latents, np.int64))
+    first, second = ({k: np.zeros_like(v) for k, v in weights.items()} for _ in range(2))
+    return State(weights, first, second, np.zeros(options.latents, np.int64))
 
 
 def learning_rate(step: int, options: Training) -> float:
@@ -155,8 +155,8 @@ def train(
     sums = np.zeros(3)  # error, variance, auxiliary loss since the last line of the curve
 
     def now(step: int) -> State:
-        copies = [{k: v.numpy().copy() for k, v in group.items()} for group in (w, first, second)]
-        return State(*copies, idle.numpy().copy(), step, list(curve))
+        a, b, c = ({k: v.numpy().copy() for k, v in group.items()} for group in (w, first, second))
+        return State(a, b, c, idle.numpy().copy(), step, list(curve))
 
     for step in range(state.step, options.steps):
         index = tokens_of(step, len(x), options)

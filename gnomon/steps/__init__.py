@@ -17,6 +17,7 @@ STEPS: dict[str, str] = {
     "audit_claim": "gnomon.steps.audit_claim:AuditClaim",
     "edit": "gnomon.steps.edit:Edit",
     "neuron_ablation": "gnomon.steps.neuron_ablation:NeuronAblation",
+    "train_dictionary": "gnomon.steps.train_dictionary:TrainDictionary",
     "features": "gnomon.steps.features:Features",
     "metrics": "gnomon.steps.metrics:Metrics",
 }
