@@ -207,7 +207,7 @@ def test_beside_its_rivals_a_planted_latent_wins_and_nothing_does_not():
 
 
 def test_a_baseline_that_the_latent_repeats_leaves_it_no_increment():
-    of, sites = simulated(3, 0.7, 200)
+    sites = simulated(3, 0.7, 200)[1]
     rows = rows_of(3, 0.7, difficulty_like=sites["resid_post.1"][:, 7].astype(float))
     assert value(rows, predictor="increment")["ci_low"] <= 0.0
     assert value(rows, predictor="baselines")["value"] == pytest.approx(

@@ -1,4 +1,4 @@
-"""Statistics of latents against scipy and scikit-learn's definitions, with groups, soft labels and weights; thresholds."""
+"""Statistics of latents against scipy and their definitions, with groups, soft labels and weights; thresholds."""
 
 from __future__ import annotations
 

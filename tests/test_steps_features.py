@@ -1,4 +1,4 @@
-"""The step features on a tiny model: what is planted is found and shuffled labels are not; tables, pages, report, export."""
+"""Step features on a tiny model: what is planted is found, shuffled labels are not; tables, pages, report, export."""
 
 from __future__ import annotations
 
@@ -139,8 +139,8 @@ def test_tables_have_what_was_promised():
     assert features.loc[features["split"] == "fit", "ci_low"].isna().all()
     assert features.loc[features["split"] == "test", "ci_low"].notna().all()
     scores = artifact.table("scores")
-    assert {"feature", "increment", "baselines", "difference", "logistic", "feature minus logistic", "prevalence", "max_prob",
-            "difficulty", "entropy", "margin"} <= set(scores["predictor"])  # fmt: skip
+    assert {"feature", "increment", "baselines", "difference", "logistic", "feature minus logistic", "prevalence",
+            "max_prob", "difficulty", "entropy", "margin"} <= set(scores["predictor"])  # fmt: skip
     assert set(scores["target"]) == {"correct", "incorrect"}
     bins = artifact.table("by_difficulty")
     assert set(bins["predictor"]) == {"feature", "difference", "logistic"}
