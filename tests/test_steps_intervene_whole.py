@@ -54,7 +54,15 @@ def planted(study) -> Artifact:
 @pytest.fixture(scope="module")
 def blind(study) -> Artifact:
     name = f"feature 9 {program_study.SITE}"
-    return run(study, "blind", direction=name, kinds=["steer", "ablate", "orthogonalise"], attention=False)
+    return run(
+        study,
+        "blind",
+        direction=name,
+        kinds=["steer", "ablate", "orthogonalise"],
+        attention=False,
+        generate_rows=16,
+        coefficients=(0.3,),
+    )
 
 
 def test_everything_that_is_decided_rests_on_whole_answers(planted):
@@ -165,11 +173,10 @@ def test_selection_spares_right_answers(planted):
 
 def test_a_named_predictor_that_predicts_right_answers_is_turned(study, blind):
     assert set(blind.table("selective")["predictor"]) == {"wrong"}
-    named = run(study, "named", when="right", attention=False)
+    named = run(study, "named", when="right", attention=False, generate_rows=16, coefficients=(0.3,))
     assert set(named.table("selective")["predictor"]) == {"right (where it does not fire)"}
-    same = {s: named.table("selective")[named.table("selective")["selection"] == s]["edited"].iloc[0]
-            for s in ("predictor", "random rows")}  # fmt: skip
-    assert same["predictor"] == blind.table("selective").query("selection == 'predictor'")["edited"].iloc[0]
+    edited = [set(t.table("selective").query("selection == 'predictor'")["edited"]) for t in (named, blind)]
+    assert edited[0] == edited[1]
     with pytest.raises(UserError, match="did you mean 'right'"):
         run(study, "x", when="rihgt")
     off = run(study, "off", selective=False, attention=False, generate_rows=8)
@@ -329,6 +336,22 @@ def test_what_does_not_fit_is_refused_by_name(study, tmp_path):
 
     with pytest.raises(UserError, match="played in rounds"):
         decided_by("generate", Artifact(study / "generate"), rounds, lambda text: [1] * len(text))
+
+
+def test_a_claim_about_programs_is_audited_by_whole_answers(study):
+    from gnomon.steps.audit_claim import AuditClaim
+
+    *_, vector = program_study.written()
+    path = Direction(program_study.SITE, vector, "theirs").save(study / "theirs.npy")
+    options = {k: v for k, v in QUICK.items() if k != "kinds"} | {"generate_rows": 24, "coefficients": (1.0,)}
+    step = AuditClaim(direction=str(path), kinds="steer", aim="right", attention=False, random_readings=19,
+                      permutations=199, **options)  # fmt: skip
+    claim = made(step, study, program_study.spec(), "claim", {"generations": [Artifact(study / "generate")]})
+    claims = claim.table("claims").set_index("claim")
+    assert claims.loc["steers", "verdict"] == "supported"
+    net = one(claim.table("verdicts"), claim="steer", control="random", metric="net_accuracy")
+    assert claims.loc["steers", "value"] == net["value"] > 0
+    make_section(claim, {}, strict=True)
 
 
 def test_a_probe_with_a_threshold_selects_too(study):

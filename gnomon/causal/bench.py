@@ -43,6 +43,9 @@ class Bench:
     done: list[Any] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     decided: Decided = "logprob"
+    arms: Arms = field(init=False)
+    tune: pd.DataFrame = field(init=False)
+    test: pd.DataFrame = field(init=False)
 
     # ---- rows and vectors
 

@@ -104,7 +104,7 @@ def _of_predictions(when: str, direction: Direction, source: Artifact) -> Gate:
         chosen = next(iter([n for n in own if n in wrong] or wrong or own or list(known)))
     inverted = says.get(known[chosen]) == "correct"
     name = f"{chosen}{' (where it does not fire)' if inverted else ''}"
-    return Gate(name, pick(predictions, predictor=chosen)[["row", "fires"]], inverted)
+    return Gate(name, pick(predictions, predictor=chosen).loc[:, ["row", "fires"]], inverted)
 
 
 def _same_layer(key: tuple[str, int], direction: Direction) -> bool:

@@ -83,9 +83,10 @@ def trial_blocks(artifact: Artifact) -> list[Block]:
         blocks.append(_energy(facts))
     if artifact.has("attention"):
         blocks += attention_blocks(artifact.table("attention"))
-    formats = dict.fromkeys(("value", "ci_low", "ci_high", "control_mean", "control_low", "control_high"), "+.1%")
+    numbers: list[str] = ["value", "ci_low", "ci_high", "control_mean", "control_low", "control_high"]
+    formats = dict.fromkeys(numbers, "+.1%") if whole else {}
     blocks.append(Table(
-        "verdicts", "Every comparison on test", sort="claim", formats=formats if whole else {},
+        "verdicts", "Every comparison on test", sort="claim", formats=formats,
         columns=["claim", "metric", "control", "controls", "value", "ci_low", "ci_high", "control_mean", "control_low",
                  "control_high", "p", "q", "verdict", "n"],
         labels={"ci_low": "low", "ci_high": "high", "control_mean": "controls' mean", "control_low": "lowest control",
