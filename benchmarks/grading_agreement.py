@@ -68,8 +68,10 @@ class Mutator(ast.NodeTransformer):
     COMPARE: ClassVar[dict[type, Any]] = {
         ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     }  # fmt: skip
-    SUMS: ClassVar[dict[type, Any]] = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.FloorDiv, ast.FloorDiv: ast.Div,
-            ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult}  # fmt: skip
+    SUMS: ClassVar[dict[type, Any]] = {
+        ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.FloorDiv, ast.FloorDiv: ast.Div,
+        ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult,
+    }  # fmt: skip
 
     def __init__(self, at: int = -1) -> None:
         self.at, self.seen = at, 0

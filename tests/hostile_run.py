@@ -19,7 +19,7 @@ from hostile import ESCAPE, HONEST, PROGRAMS, TESTS  # noqa: E402
 
 from gnomon.tasks.sandbox import Limits, Sandbox  # noqa: E402
 
-LIMITS = Limits(cpu_s=0.25, wall_s=2.0, memory_mb=256, threads=16)
+LIMITS = Limits(cpu_s=0.2, wall_s=1.5, memory_mb=256, threads=16)
 STATED = ("fail", "timeout", "memory", "blocked", "unsupported")
 
 

@@ -45,9 +45,9 @@ def holes(secret, folder, driver, calls):
     attempt("signals to the driver", lambda: (os.kill(driver, 0), True)[1])
     for name, args in {
         "clone": (17, 0, 0, 0, 0), "execve": (b"/nonexistent", 0, 0), "socket": (2, 1, 0), "connect": (3, 0, 0),
-        "ptrace": (0, 0, 0, 0), "process_vm_readv": (1, 0, 0, 0, 0, 0), "mount": (0, 0, 0, 0, 0), "bpf": (0, 0, 0),
+        "ptrace": (2, 1, 0, 0), "process_vm_readv": (1, 0, 0, 0, 0, 0), "mount": (0, 0, 0, 0, 0), "bpf": (0, 0, 0),
         "io_uring_setup": (1, 0), "unshare": (0,), "memfd_create": (b"x", 0), "userfaultfd": (0,), "keyctl": (0, 0),
-        "sendmsg": (3, 0, 0), "setuid": (0,), "personality": (0,), "pidfd_open": (1, 0), "seccomp": (0, 0, 0),
+        "sendmsg": (3, 0, 0), "setuid": (0,), "personality": (0,), "pidfd_open": (1, 0), "seccomp": (2, 0, 0),
         "kill": (-1, 0), "setpriority": (0, 0, 0), "chdir": (b"/",), "umask": (0,),
     }.items():
         attempt("system call " + name, lambda name=name, args=args: call(name, *args))

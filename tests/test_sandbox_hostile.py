@@ -1,0 +1,88 @@
+"""No hostile program passes or leaves a trace, an honest one passes after each: as root and a user, at both levels."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hostile import PROGRAMS
+
+ROOT = Path(__file__).parent.parent
+LEVELS = ("kernel", "bwrap+kernel")
+USER = 1000
+
+
+def ordinary() -> str | None:
+    """An interpreter that any user may run."""
+    for path in ("/usr/bin/python3", "/usr/bin/python3.11", "/usr/bin/python3.12", "/usr/bin/python3.13"):
+        ask = [path, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+        if os.path.exists(path) and subprocess.run(ask).returncode == 0:
+            return path
+    return None
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
+    """What each run printed: two at once, for most of their time is waiting."""
+    copy = tmp_path_factory.mktemp("copy")
+    shutil.copytree(ROOT / "gnomon" / "tasks", copy / "gnomon" / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "tests").mkdir()
+    for name in ("gnomon/errors.py", "gnomon/__init__.py", "tests/hostile.py", "tests/hostile_run.py"):
+        shutil.copy(ROOT / name, copy / name)
+    for folder in (copy, *copy.parents):
+        if folder.is_relative_to(tmp_path_factory.getbasetemp().parent):
+            folder.chmod(0o755)
+    python = ordinary()
+    out: dict[tuple[str, str], Any] = {}
+    for who in ("me", "user"):
+        command = [sys.executable]
+        if who == "user":
+            if os.getuid() != 0 or python is None or shutil.which("setpriv") is None:
+                continue
+            command = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", python]
+        started = {
+            (who, level): subprocess.Popen(
+                [*command, str(copy / "tests" / "hostile_run.py"), level], cwd="/", text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1",
+                     "HOME": str(Path.home()) if who == "me" else "/nonexistent"},
+            )
+            for level in LEVELS
+        }  # fmt: skip
+        for key, process in started.items():
+            said = process.communicate(timeout=240)[0]
+            lines = said.strip().splitlines()
+            assert process.returncode == 0, said[-3000:]
+            assert lines, said
+            out[key] = json.loads(lines[-1])
+    return out
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("who", ["me", "user"])
+def test_nothing_passes_and_nothing_is_left(runs: dict[tuple[str, str], Any], who: str, level: str):
+    if (who, level) not in runs:
+        pytest.skip("an ordinary user can be tried only by root, with setpriv and a Python that all may run")
+    found = runs[who, level]
+    assert found["wrong"] == []
+    assert found["programs"] == len(PROGRAMS) >= 100
+    assert found["user"] == (os.getuid() if who == "me" else USER)
+    assert found["verdicts"]["reads passwords"] == "blocked"
+    assert found["verdicts"]["loop"] == "timeout"
+    assert found["verdicts"]["memory bomb"] == "memory"
+
+
+@pytest.mark.parametrize("who", ["me", "user"])
+def test_levels_agree(runs: dict[tuple[str, str], Any], who: str):
+    if (who, "kernel") not in runs:
+        pytest.skip("an ordinary user can be tried only by root, with setpriv and a Python that all may run")
+    ours, other = (runs[who, level]["verdicts"] for level in LEVELS)
+    loose = {"timeout", "memory", "unsupported"}  # which limit a bomb meets first depends on the machine
+    assert {n: (ours[n], other[n]) for n in ours if ours[n] != other[n] and not {ours[n], other[n]} <= loose} == {}
