@@ -32,7 +32,7 @@ class Functions(CodeTask):
     stops: ClassVar[dict[str, tuple[str, ...]]] = {"plain": FENCED, "prefix": BODY_ENDS, "chat_prefix": FENCED}
 
     style: Style = "prefix"
-    """prefix: signature and docstring, whose body the model writes; plain, chat and chat_prefix ask for the function."""
+    """prefix: signature and docstring, whose body the model writes; the others ask for the whole function."""
     tests_shown: int = Field(default=0, ge=0)
     """How many of a problem's tests are shown, as lines of the docstring in style prefix."""
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (a problem is told in one line)
 """Problems about strings; the notation is told in functions_data.py."""
 
 PROBLEMS = r"""

@@ -30,7 +30,7 @@ class HumanEval(CodeTask):
     path: str | None = None
     """A file (.jsonl, .json, .parquet, .zip) or a folder of them; without it the set comes from the hub."""
     style: Style = "prefix"
-    """prefix: the set's own prompt, whose body the model writes; plain, chat and chat_prefix ask for the function."""
+    """prefix: the set's own prompt, whose body the model writes; the others ask for the whole function."""
     repo: str = ""
     """Another hub data set of the same layout."""
     revision: str = ""
@@ -54,7 +54,7 @@ class HumanEval(CodeTask):
         if not all(isinstance(record.get(name), str) and record[name].strip() for name in _FIELDS):
             raise UserError(f"{where} is not a HumanEval record", f"fields {', '.join(_FIELDS)}, all texts")
         head, entry = plain_lines(record["prompt"]), record["entry_point"]
-        head = head.rstrip() + "\n"  # some prompts end in an indent, which would split the first token
+        head = head.rstrip(" \t")  # an indent at the end would split the first token
         reference = head + plain_lines(record["canonical_solution"])
         words, examples = docstring(head)
         return self.problem_item(
