@@ -135,6 +135,7 @@ OTHER = {
     "equal objects": ("class A:\n    def __eq__(s, o): return True\ndef f(x): return A()", "assert f(1) == f(2)",
                       "unsupported", "=="),
     "much output": ("def f(x):\n    while True: print('x' * 9999)", "f(1)", "fail", "output limit"),
+    "a module that the tests lack": ("def f(x): return x", "import numpy\nassert f(1) == 1", "unsupported", "numpy"),
     "no test": ("def f(x): return x", "", "infra", "there is no test"),
     "tests that do not compile": ("def f(x): return x", "assert f(", "infra", "does not compile"),
     "a check without a name": ("def f(x): return x", "def check(c):\n    assert c(1) == 1", "infra", "entry"),

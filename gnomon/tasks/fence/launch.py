@@ -62,13 +62,17 @@ def wrapped(layout: Layout, program: str) -> list[list[str]]:
     """Command lines that start bubblewrap, the strictest first: which one works depends on the machine."""
     common = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
               "--new-session", "--cap-drop", "ALL"]  # fmt: skip
-    binds: list[str] = []
+    paths = [*layout.stdlib, *layout.libraries, *layout.files]
+    above = sorted({str(folder) for path in paths for folder in Path(path).parents} - {"/"}, key=len)
+    binds = ["--tmpfs", "/tmp"]  # before the binds: the interpreter may lie below it
+    for folder in above:  # a user without rights must be able to walk through them
+        if not os.path.islink(folder):
+            binds += ["--perms", "0755", "--dir", folder]
     for path in ("/lib", "/lib64", "/usr/lib", "/usr/lib64"):
         if os.path.islink(path):
             binds += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path) and path != "/usr/lib":
             binds += ["--ro-bind", path, path]
-    paths = [*layout.stdlib, *layout.libraries, *layout.files]
     for path in sorted(dict.fromkeys(paths), key=len):
         if not any(path.startswith(other + "/") for other in paths):
             binds += ["--ro-bind", path, path]
@@ -76,7 +80,7 @@ def wrapped(layout: Layout, program: str) -> list[list[str]]:
         for name in PACKAGES:
             if os.path.isdir(os.path.join(folder, name)):
                 binds += ["--tmpfs", os.path.join(folder, name)]
-    places = ["--tmpfs", "/tmp", "--dir", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+    places = ["--dir", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
     users: list[list[str]] = [["--unshare-user"]]
     if os.geteuid() == 0:
         users.insert(0, ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"])
@@ -96,7 +100,10 @@ class Server:
         here = Path(__file__).parent
         modules = [(name, (here / f"{name.rpartition('.')[2]}.py").read_text("utf-8")) for name in MODULES]
         blob = json.dumps({"modules": modules, "config": config | {"role": role}}).encode()
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:  # macOS
+            raise Stopped(f"no packet sockets: {error}") from None
         driver = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else -1
         passed = [theirs.fileno()] + ([driver] if driver >= 0 else [])
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server

@@ -13,7 +13,10 @@ SHARED = (
     "itertools", "math", "operator", "random", "re", "statistics", "string", "time", "types",
 )  # fmt: skip
 """Modules whose functions and classes either side takes from its own copy when the other names them."""
-NOT_SHARED = {"exec", "eval", "compile", "open", "input", "breakpoint", "__import__", "exit", "quit", "globals", "vars"}
+NOT_SHARED = {
+    "exec", "eval", "compile", "open", "input", "breakpoint", "__import__", "exit", "quit", "globals", "vars",
+    "getattr", "setattr", "delattr", "locals", "dir",
+}  # fmt: skip
 
 
 def shared_name(value: Any) -> list[Any] | None:
