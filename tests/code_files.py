@@ -53,6 +53,27 @@ def mbpp(folder: Path) -> Path:
     return folder
 
 
+def humaneval(folder: Path) -> Path:
+    """A file in HumanEval's layout: two functions, one with an import and a helper before it."""
+    heads = (
+        'from typing import List\n\n\ndef total(xs: List[int]) -> int:\n    """ Add up the numbers.\n    >>> total([1, 2])\n'
+        '    3\n    """\n',
+        "def helper(x):\n    return x + 1\n\n\ndef after(x):\n    '''\n    Give the next number.\n    '''\n    ",
+    )
+    solutions = ("    return sum(xs)\n", "return helper(x)\n")
+    tests = (
+        "\n\nMETADATA = {}\n\n\ndef check(candidate):\n"
+        "    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n",
+        "def check(candidate):\n    for x in range(3):\n        assert candidate(x) == x + 1\n",
+    )
+    records = [
+        {"task_id": f"HumanEval/{i}", "prompt": heads[i], "canonical_solution": solutions[i], "test": tests[i],
+         "entry_point": ("total", "after")[i]}
+        for i in range(2)
+    ]  # fmt: skip
+    return lines(folder / "HumanEval.jsonl", records)
+
+
 @dataclass
 class Verdict:
     verdict: str

@@ -83,7 +83,8 @@ def test_a_later_block_counts_where_the_first_is_taken_back() -> None:
 
 def test_imports_constants_helpers_and_decorators_belong_to_it() -> None:
     for text in (
-        IMPORT, "LIMIT = 3\ndef f(x):\n    return x < LIMIT\n", "def g(x):\n    return x\n\ndef f(x):\n    return g(x)\n",
+        IMPORT, "LIMIT = 3\ndef f(x):\n    return x < LIMIT\n",
+        "def g(x):\n    return x\n\ndef f(x):\n    return g(x)\n",
         "from functools import cache\n\n@cache\ndef f(x):\n    return x\n", "f = lambda x: x + 1\n",
         "def f(x):\n    return g(x)\n\n\ndef g(x):\n    return x\n", "class A:\n    pass\n\ndef f():\n    return A()\n",
     ):  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from code_files import mbpp
+from code_files import humaneval, mbpp
 from task_files import camel_math, camel_zip, gsm8k, jsonl, mawps, svamp
 
 from gnomon.errors import UserError
@@ -37,6 +37,9 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Path], Path] | None]] = {
     "mawps": ({}, mawps),
     "mbpp": ({}, mbpp),
     "mbpp sanitized": ({"sanitized": True, "style": "prefix", "tests_shown": 1}, mbpp),
+    "humaneval": ({}, humaneval),
+    "functions": ({}, None),
+    "functions chat": ({"style": "chat", "tests_shown": 1}, None),
     "camel_math": ({}, camel_math),
     "camel_math zip": ({"topics": ["Algebra"]}, lambda folder: camel_zip(folder / "math.zip")),
     "jsonl": ({}, jsonl),

@@ -53,9 +53,9 @@ class HumanEval(CodeTask):
     def _read(self, where: str, record: Record) -> Item:
         if not all(isinstance(record.get(name), str) and record[name].strip() for name in _FIELDS):
             raise UserError(f"{where} is not a HumanEval record", f"fields {', '.join(_FIELDS)}, all texts")
-        head, entry = plain_lines(record["prompt"]), record["entry_point"]
-        head = head.rstrip(" \t")  # an indent at the end would split the first token
-        reference = head + plain_lines(record["canonical_solution"])
+        begun, entry = plain_lines(record["prompt"]), record["entry_point"]
+        head = begun.rstrip(" \t")  # an indent at the end would split the first token
+        reference = begun + plain_lines(record["canonical_solution"])
         words, examples = docstring(head)
         return self.problem_item(
             record["task_id"].replace("HumanEval/", ""), words or head, entry, reference, [plain_lines(record["test"])],
