@@ -264,9 +264,11 @@ def test_quality_is_of_rows_that_were_not_trained_on(trained: Artifact, source: 
 
 
 def test_every_number_of_the_report_resolves(trained: Artifact):
-    section = make_section(trained)
-    assert check(section.blocks, trained.path) == []  # pyright: ignore
-    assert section.blocks[0].kind == "headline"  # pyright: ignore
+    assert check(TrainDictionary().summary(trained), trained) == []
+    headline = make_section(trained, {}, strict=True).sentences("headline")[0].text
+    assert "95% interval" in headline
+    assert "PCA with as many components" in headline
+    assert "recovers" in headline
 
 
 def test_a_killed_step_goes_on_to_the_same_bytes(trained: Artifact, source: Artifact, tmp_path: Path, monkeypatch):

@@ -58,9 +58,10 @@ def read(files: Checkpoint) -> SparseDictionary:
         weights = (arrays["W_enc"] * gain, arrays["b_mag"] - base * gain, arrays["W_dec"], arrays["b_dec"])
         rest["threshold"] = arrays["b_mag"] - gain * arrays["b_gate"]
         subtracted = False
-    keep = ("model_name", "neuronpedia_id", "dataset_path", "context_size", "hook_name", "release", "gnomon",
-            "expected_l0")  # fmt: skip
-    meta = {key: said[key] for key in keep if said.get(key) is not None} | {"architecture": kind}
+    old = ("model_name", "neuronpedia_id", "dataset_path", "context_size", "hook_name", "hook_point")
+    keep = dict.fromkeys((*old, *(more if isinstance(more, dict) else {})))
+    meta = {key: said[key] for key in keep if isinstance(said.get(key), str | int | float | dict)}
+    meta |= {"architecture": kind}
     return canonical(site, *weights, subtracted=subtracted, input_scale=_scale(files, cfg), meta=meta, **rest)  # pyright: ignore
 
 
