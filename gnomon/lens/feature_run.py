@@ -70,9 +70,10 @@ class FeatureRun:
         if self.step.target == "correct":
             return problem(self.known, "correct", self.generation)
         graded = self.known.loc[self.known["label"].notna()]
-        share = graded.assign(right=graded["label"].astype(float)).groupby("prompt_hash")["right"].mean()
-        once = graded.drop_duplicates("prompt_hash")
-        once = once.assign(pass_rate=once["prompt_hash"].map(share).to_numpy(dtype=np.float64))
+        graded = graded.assign(asked=_asked(graded), right=graded["label"].astype(float))
+        once = graded.drop_duplicates("asked")
+        share: Any = graded.groupby("asked")["right"].mean()
+        once = once.assign(pass_rate=share.loc[once["asked"].tolist()].to_numpy(dtype=np.float64))
         return problem(once, "pass_rate", self.generation)
 
     # ---------------------------------------------------------------- reading
@@ -97,8 +98,7 @@ class FeatureRun:
             return pooled_latents(dictionary, rows, self.step.pool, device)
         if self.step.position != "last_prompt":
             return site_latents(dictionary, lambda i: view.at(self.rows[i]), len(self.rows), device)
-        prompts = self.known["prompt_hash"].astype(str).to_numpy()
-        _, first, which = np.unique(prompts, return_index=True, return_inverse=True)
+        _, first, which = np.unique(_asked(self.known), return_index=True, return_inverse=True)
         once = self.rows[first]
         return sparse.csr_array(site_latents(dictionary, lambda i: view.at(once[i]), len(once), device)[which])
 
@@ -244,6 +244,12 @@ class FeatureRun:
         )  # fmt: skip
         for name, (frame, schema) in made.tables().items():
             self.out.table(name, pa.Table.from_pandas(frame, schema=schema, preserve_index=False))
+
+
+def _asked(table: pd.DataFrame) -> np.ndarray:
+    """What tells prompts apart, `[rows]`: the samples of one share it."""
+    columns = [table[c].astype(str) for c in ("group", "prompt_hash", "condition", "prompt_len")]
+    return np.array([" ".join(parts) for parts in zip(*columns, strict=True)], dtype=object)
 
 
 def _pairs(table: pd.DataFrame) -> list[tuple[str, int]]:

@@ -68,8 +68,9 @@ def score_rows(
 
 
 def _whole(parts: list[Held]) -> Held:
-    out = joined(parts)
-    return replace(out, null=parts[0].null)
+    width = min(h.random.shape[1] for h in parts if h.random is not None)  # a fold may have fewer latents to draw from
+    parts = [replace(h, random=h.random[:, :width]) for h in parts if h.random is not None]
+    return replace(joined(parts), null=parts[0].null)
 
 
 def _named(leaders: list[Leader], split: str, n: int) -> str:
