@@ -56,8 +56,8 @@ def mbpp(folder: Path) -> Path:
 def humaneval(folder: Path) -> Path:
     """A file in HumanEval's layout: two functions, one with an import and a helper before it."""
     heads = (
-        'from typing import List\n\n\ndef total(xs: List[int]) -> int:\n    """ Add up the numbers.\n    >>> total([1, 2])\n'
-        '    3\n    """\n',
+        "from typing import List\n\n\ndef total(xs: List[int]) -> int:\n"
+        '    """ Add up the numbers.\n    >>> total([1, 2])\n    3\n    """\n',
         "def helper(x):\n    return x + 1\n\n\ndef after(x):\n    '''\n    Give the next number.\n    '''\n    ",
     )
     solutions = ("    return sum(xs)\n", "return helper(x)\n")

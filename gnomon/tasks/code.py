@@ -40,6 +40,10 @@ class CodeTask(Task):
     """Memory that a program may use, in MB."""
     output_kb: int = Field(default=64, ge=0)
     """What a program may print, in kB."""
+    files: int = Field(default=32, ge=8)
+    """Files that a program may hold open."""
+    threads: int = Field(default=32, ge=1)
+    """Threads that a program may run at once."""
     unsandboxed: bool = False
     """Run what the model wrote without any fence, with your rights; each record is stamped with it."""
 
@@ -101,19 +105,18 @@ class CodeTask(Task):
 
     def sandbox(self) -> Any:
         """This process's sandbox of these limits."""
-        return _sandbox(
-            os.getpid(), self.cpu_seconds, self.wall_seconds, self.memory_mb, self.output_kb, self.unsandboxed
-        )
+        limits = (self.cpu_seconds, self.wall_seconds, self.memory_mb, self.output_kb, self.files, self.threads)
+        return _sandbox(os.getpid(), limits, self.unsandboxed)
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"extraction": code_extract.VERSION}
 
 
 @lru_cache(maxsize=4)
-def _sandbox(pid: int, cpu: float, wall: float | None, memory: int, output: int, unsandboxed: bool) -> Any:
+def _sandbox(pid: int, limits: tuple[Any, ...], unsandboxed: bool) -> Any:
     from gnomon.tasks.sandbox import Limits, Sandbox
 
-    box = Sandbox(Limits(cpu_s=cpu, wall_s=wall, memory_mb=memory, output_kb=output), unsandboxed=unsandboxed)
+    box = Sandbox(Limits(*limits), unsandboxed=unsandboxed)
     atexit.register(box.close)
     return box
 
