@@ -60,19 +60,21 @@ class State:
     idle: np.ndarray
     step: int = 0
     curve: list[tuple[float, ...]] = field(default_factory=list)
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """Error, variance and auxiliary loss since the curve's last line."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The state as named arrays."""
         out = {f"{kind}.{k}": v for kind in ("weights", "first", "second") for k, v in getattr(self, kind).items()}
         curve = np.array(self.curve, dtype=np.float64).reshape(-1, len(CURVE))
-        return out | {"idle": self.idle, "step": np.array([self.step], np.int64), "curve": curve}
+        return out | {"idle": self.idle, "step": np.array([self.step], np.int64), "curve": curve, "sums": self.sums}
 
     @staticmethod
     def of(arrays: dict[str, np.ndarray]) -> State:
         """The inverse of `arrays`."""
         w, first, second = ({k: arrays[f"{kind}.{k}"] for k in WEIGHTS} for kind in ("weights", "first", "second"))
         curve = [tuple(float(v) for v in line) for line in arrays["curve"]]
-        return State(w, first, second, arrays["idle"], int(arrays["step"][0]), curve)
+        return State(w, first, second, arrays["idle"], int(arrays["step"][0]), curve, arrays["sums"])
 
 
 @dataclass(frozen=True)
@@ -152,11 +154,11 @@ def train(
     w, first, second = ({k: torch.from_numpy(np.array(v)) for k, v in group.items()} for group in groups)
     idle = torch.from_numpy(np.array(state.idle))
     centre, curve = torch.from_numpy(scale.centre), list(state.curve)
-    sums = np.zeros(3)  # error, variance, auxiliary loss since the last line of the curve
+    sums = np.array(state.sums)
 
     def now(step: int) -> State:
         a, b, c = ({k: v.numpy().copy() for k, v in group.items()} for group in (w, first, second))
-        return State(a, b, c, idle.numpy().copy(), step, list(curve))
+        return State(a, b, c, idle.numpy().copy(), step, list(curve), sums.copy())
 
     for step in range(state.step, options.steps):
         index = tokens_of(step, len(x), options)
