@@ -131,6 +131,13 @@ def test_difficulty_splits_into_strata_and_groups_stay_together() -> None:
     assert means["fit"] == pytest.approx(means["test"], abs=0.25)
 
 
+def test_easy_problems_can_be_had_alone() -> None:
+    kept = Functions(max_complexity=1).examples()
+    assert 150 < len(kept) < len(functions())
+    assert {e.meta["features"]["complexity"] for e in kept} == {1.0}
+    assert len(Functions(max_complexity=2).examples()) > len(kept)
+
+
 def test_bodies_are_graded_as_continued(monkeypatch: pytest.MonkeyPatch) -> None:
     box = Plain()
     monkeypatch.setattr(Functions, "sandbox", lambda self: box)

@@ -35,9 +35,12 @@ class Functions(CodeTask):
     """prefix: signature and docstring, whose body the model writes; the others ask for the whole function."""
     tests_shown: int = Field(default=0, ge=0)
     """How many of a problem's tests are shown, as lines of the docstring in style prefix."""
+    max_complexity: int | None = Field(default=None, ge=1)
+    """Keep the problems whose reference has at most this cyclomatic complexity (1: no decision); unless given all."""
 
     def items(self, n: int | None, seed: int) -> list[Item]:
-        return [self._item(function) for function in functions()]
+        most = self.max_complexity or float("inf")
+        return [i for i in map(self._item, functions()) if i.features["complexity"] <= most]
 
     def data_hash(self) -> str:
         return _data_hash()
