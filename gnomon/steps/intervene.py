@@ -34,7 +34,7 @@ class Intervene(CausalOptions):
     writes: ClassVar[tuple[str, ...]] = ("effects",)
 
     using: str = ""
-    """The step whose directions are tried; the nearest earlier one that wrote some, unless given."""
+    """The step whose directions are tried; needed where several earlier ones wrote some."""
     direction: int | str = 0
     """Which of its directions: a number (0 is the headline one) or a name (feature 123 resid_post.15)."""
     at: Literal["", "resid_pre", "resid_mid", "resid_post"] = ""
