@@ -15,11 +15,11 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from hostile import ESCAPE, HONEST, PROGRAMS, TESTS  # noqa: E402
+from hostile import ESCAPE, FORGE, HONEST, PROGRAMS, TESTS  # noqa: E402
 
 from gnomon.tasks.sandbox import Limits, Sandbox  # noqa: E402
 
-LIMITS = Limits(cpu_s=0.2, wall_s=1.5, memory_mb=256, threads=16)
+LIMITS = Limits(cpu_s=0.2, wall_s=2.5, memory_mb=256, threads=16)
 STATED = ("fail", "timeout", "memory", "blocked", "unsupported")
 
 
@@ -115,6 +115,9 @@ def main() -> int:
             if name in ESCAPE:
                 code = code.format(secret=witness.secret, home=witness.home, folder=folder, port=witness.port,
                                    unix=witness.unix, abstract=witness.abstract, driver=os.getpid())  # fmt: skip
+            for part in (TESTS[:2], TESTS[2:]) if name in FORGE else ():  # where one test might hide another
+                if sandbox.grade(code, part, "f").verdict not in STATED:
+                    wrong.append(f"{name}: {part} passes")
             found = sandbox.grade(code, TESTS, "f")
             verdicts[name] = found.verdict
             if only:

@@ -201,6 +201,23 @@ def test_a_killed_server_is_started_anew(box: Sandbox):
     assert box.grade("def f(x): return x", "assert f(1) == 1").verdict == "pass"
 
 
+def test_an_interrupted_grade_spoils_no_other(box: Sandbox):
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    assert box.level == LEVEL
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.4)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            box.grade("import time\ndef f(x): time.sleep(60)", "f(1)")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    for _ in range(2):
+        assert box.grade("def f(x): return x", "assert f(1) == 1").verdict == "pass"
+        assert box.grade("def f(x): return x", "assert f(1) == 2").verdict == "fail"
+
+
 def test_it_outlives_the_thread_that_started_it():
     made = Sandbox(level=LEVEL)
     starter = threading.Thread(target=lambda: made.level)

@@ -149,6 +149,9 @@ class Sandbox:
             return grade_once(self._servers, job, self.limits, self.limits.wall)
         except Stopped as error:
             return Outcome("infra", f"a fork server stopped: {error}", again=True)
+        except BaseException:  # Ctrl-C in the middle of a grade: what the servers say next would be of this one
+            self.close()
+            raise
 
     # ------------------------------------------------------------ starting
 
