@@ -30,7 +30,7 @@ def ordinary() -> str | None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
-    """What each run printed: two at once, for most of their time is waiting."""
+    """What each run printed; all at once, for most of their time is waiting."""
     copy = tmp_path_factory.mktemp("copy")
     shutil.copytree(ROOT / "gnomon" / "tasks", copy / "gnomon" / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "tests").mkdir()
@@ -41,27 +41,26 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]
             folder.chmod(0o755)
     python = ordinary()
     out: dict[tuple[str, str], Any] = {}
+    started: dict[tuple[str, str], subprocess.Popen[str]] = {}
     for who in ("me", "user"):
         command = [sys.executable]
         if who == "user":
             if os.getuid() != 0 or python is None or shutil.which("setpriv") is None:
                 continue
             command = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", python]
-        started = {
-            (who, level): subprocess.Popen(
+        home = str(Path.home()) if who == "me" else "/nonexistent"
+        for level in LEVELS:
+            started[who, level] = subprocess.Popen(
                 [*command, str(copy / "tests" / "hostile_run.py"), level], cwd="/", text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1",
-                     "HOME": str(Path.home()) if who == "me" else "/nonexistent"},
-            )
-            for level in LEVELS
-        }  # fmt: skip
-        for key, process in started.items():
-            said = process.communicate(timeout=240)[0]
-            lines = said.strip().splitlines()
-            assert process.returncode == 0, said[-3000:]
-            assert lines, said
-            out[key] = json.loads(lines[-1])
+                env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", "HOME": home},
+            )  # fmt: skip
+    for key, process in started.items():
+        said = process.communicate(timeout=280)[0]
+        lines = said.strip().splitlines()
+        assert process.returncode == 0, said[-3000:]
+        assert lines, said
+        out[key] = json.loads(lines[-1])
     return out
 
 
