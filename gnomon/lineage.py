@@ -1,8 +1,9 @@
 """Who reads what: each kind of a step's inputs is matched to the earlier folders that hold it.
 
 Without `from`, a kind comes from the one earlier step that writes it; where there are several, from the one made of
-the same generation; where that does not decide, the study file must say `from:`. A step named by `from` gives what it
-writes, and beyond that what it was itself made of. `activations` gathers a generation and all captures of it.
+the same generation, then from what the steps that option `using` names wrote or were made of; where that does not
+decide, the study file must say `from:`. A step named by `from` gives what it writes, and beyond that what it was itself
+made of. `activations` gathers a generation and all captures of it.
 """
 
 from __future__ import annotations
@@ -127,9 +128,11 @@ def resolve(
             found = _unique([n for node in writers or nodes for n in _offered(node, kind, earlier)])
             if found:
                 chosen[kind] = found
+    names = {name for key, name in step.needs().items() if key.split(".")[0] == "using"}
+    used = [node for node in earlier if node.name in names]
     for kind in sorted(wanted, key=lambda k: (k == "activations", k != "generations")):
         if kind not in chosen:
-            chosen[kind] = _implicit(label, kind, earlier, chosen, required=kind in step.reads)
+            chosen[kind] = _implicit(label, kind, earlier, chosen, used, required=kind in step.reads)
         many = len(chosen[kind]) > 1 and kind != "activations"
         if many and kind not in step.several:
             names = ", ".join(node.name for node in chosen[kind])
@@ -138,9 +141,10 @@ def resolve(
 
 
 def _implicit(
-    label: str, kind: str, earlier: Sequence[Node], chosen: Mapping[str, list[Node]], required: bool
-) -> list[Node]:
-    """What a kind comes from where `from` does not say it."""
+    label: str, kind: str, earlier: Sequence[Node], chosen: Mapping[str, list[Node]], used: Sequence[Node],
+    required: bool,
+) -> list[Node]:  # fmt: skip
+    """What a kind comes from where `from` does not say it; `used` are the steps that option `using` names."""
     owners = [node for node in earlier if kind in node.writes]
     generations = chosen.get("generations", [])
     same = [n for n in owners if n.roots & {g.path for g in generations}]
@@ -155,6 +159,10 @@ def _implicit(
         return _missing(label, kind, required, earlier)
     if len(owners) > 1 and len(same) == 1:
         owners = same
+    if len(owners) > 1:
+        named = [node for node in used if kind in node.writes] or used
+        found = _unique([n for node in named for n in _offered(node, kind, earlier)])
+        owners = found if len(found) == 1 else owners
     if len(owners) > 1:
         names = [node.name for node in owners]
         raise UserError(

@@ -235,6 +235,27 @@ def test_the_scores_of_the_chosen_generation_are_taken(tmp_path: Path):
     assert got == {"generations": ["b"], "activations": ["b"], "scores": ["m1"]}
 
 
+def test_what_using_names_decides_where_several_would_do():
+    from gnomon.lineage import Node, offers, resolve
+    from gnomon.steps.intervene import Intervene
+
+    def node(name: str, writes: tuple[str, ...], **kinds: list[Node]) -> Node:
+        made = Node(name, Path(name), name, writes)
+        made.offers = offers(made, kinds)
+        return made
+
+    cool, hot = (node(name, ("generations", "activations")) for name in ("cool", "hot"))
+    made = {"generations": [cool], "activations": [cool]}
+    earlier = [cool, node("probe", ("directions",), **made), node("features", ("directions",), **made), hot]
+    got = resolve("intervene", Intervene(using="features"), None, earlier, lambda text: earlier[0])
+    names = {kind: [one.name for one in nodes] for kind, nodes in got.items()}
+    assert names == {"generations": ["cool"], "directions": ["features"], "activations": ["cool"]}
+    with pytest.raises(UserError, match="which cool and hot all write"):
+        resolve("intervene", Intervene(), None, earlier, lambda text: earlier[0])
+    with pytest.raises(UserError, match="which probe and features all write"):
+        resolve("intervene", Intervene(), None, earlier[:3], lambda text: earlier[0])
+
+
 def test_several_of_a_kind_only_where_the_step_takes_several(tmp_path: Path):
     study = go(tmp_path, {"steps": [*TWICE, {SEVERAL: {}, "from": ["b", "count"]}]})
     assert study["several"].table("rows")["n"].tolist() == [9, 12]
