@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 def main() -> int:
     """Print one line a comparison; exit 1 where one differs."""
     try:
-        import sae_lens
-        from sae_lens import SAE
+        import sae_lens  # pyright: ignore[reportMissingImports]
+        from sae_lens import SAE  # pyright: ignore[reportMissingImports]
     except ImportError:
         print("sae-lens is not installed: pip install sae-lens")
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,6 +201,11 @@ def test_the_share_of_loss_recovered():
 # ---------------------------------------------------------------- the step
 
 
+def facts_of(artifact: Artifact) -> Any:
+    """Table `facts` by name."""
+    return artifact.table("facts").set_index("name")["value"]
+
+
 def spec() -> ModelSpec:
     return ModelSpec(str(tiny_folder("llama")), device="cpu")
 
@@ -236,14 +242,14 @@ def test_the_step_writes_dictionaries_that_load_and_pass_their_checks(trained: A
 
 
 def test_quality_is_of_rows_that_were_not_trained_on(trained: Artifact, source: Artifact):
-    table: object = trained.table("quality").set_index(["split", "predictor", "metric"])
-    value = table["value"]  # pyright: ignore
+    table: Any = trained.table("quality").set_index(["split", "predictor", "metric"])
+    value = table["value"]
     ev = {p: value["test", p, "explained_variance"] for p in ("dictionary", "pca", "random", "mean")}
     assert ev["dictionary"] > ev["random"]
     assert ev["mean"] <= 1e-6
-    rows = source.table("generations")
+    rows: Any = source.table("generations")
     view, one = source.activations(f"{SITE}@all"), dictionaries_of(trained)[SITE]
-    most = trained.table("facts").set_index("name")["value"]["massive_norm"]
+    most = facts_of(trained)["massive_norm"]
     x = np.concatenate([view.row(r) for r in sorted(rows.loc[rows["split"] == "test", "row"])]).astype(np.float32)
     x = x[np.linalg.norm(x, axis=1) <= most]
     made_up = one.decode(one.encode(torch.from_numpy(x))).numpy().astype(np.float64)
@@ -259,7 +265,7 @@ def test_quality_is_of_rows_that_were_not_trained_on(trained: Artifact, source: 
     assert value["test", "clean", "loss"] > 0
     ledger = trained.meta["ledger"]
     assert sum("quality" in line["why"] for line in ledger) == 1
-    fit = int(trained.table("facts").set_index("name")["value"]["fit_rows"])
+    fit = int(facts_of(trained)["fit_rows"])
     assert fit == int((rows["split"] == "fit").sum())
 
 
@@ -296,17 +302,17 @@ def test_text_joins_the_training_and_nothing_else(source: Artifact, tmp_path: Pa
     text.write_text("The capital of France is Paris. " * 200)
     options = {"steps": 5, "loss_rows": 0, "context": 32}
     one = run(tmp_path / "a", source, text=str(text), tokens=4000, **options)
-    facts = one.table("facts").set_index("name")["value"]
+    facts = facts_of(one)
     assert facts["tokens"] + facts["masked"] == 4000 or facts["tokens"] > facts["tokens_of_rows"]
-    bare = run(tmp_path / "b", source, **options).table("facts").set_index("name")["value"]
+    bare = facts_of(run(tmp_path / "b", source, **options))
     assert facts["tokens_of_rows"] == bare["tokens_of_rows"] == bare["tokens"] + bare["masked"]
-    capped = run(tmp_path / "c", source, tokens=300, **options).table("facts").set_index("name")["value"]
+    capped = facts_of(run(tmp_path / "c", source, tokens=300, **options))
     assert capped["tokens"] + capped["masked"] == 300
     first = TrainDictionary(text=str(text)).identity()
     text.write_text("other")
     assert TrainDictionary(text=str(text)).identity() != first
     neutral = run(tmp_path / "d", source, text="neutral", tokens=2500, **options)
-    assert neutral.table("facts").set_index("name")["value"]["tokens"] > facts["tokens_of_rows"]
+    assert facts_of(neutral)["tokens"] > facts["tokens_of_rows"]
 
 
 def test_what_cannot_work_is_refused_before_any_work(source: Artifact, tmp_path: Path):
@@ -316,13 +322,14 @@ def test_what_cannot_work_is_refused_before_any_work(source: Artifact, tmp_path:
     TrainDictionary().check(plan)
     assert TrainDictionary().candidates([(SITE, "all"), (SITE, "last")], 4) == ([SITE], "all")
     assert TrainDictionary().cost(plan).memory_bytes > 0
-    for options, message in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"sites": ("resid_post.3",)}, r"unknown activations to train on 'resid_post\.3@all'"),
         ({"position": "response"}, "no activations were captured at position response"),
         ({"position": "respons"}, "did you mean 'response'"),
         ({"k": 64, "latents": 32}, "k is 64; at most latents, which is 32"),
         ({"text": "/nowhere.txt"}, r"no file at /nowhere\.txt"),
-    ):
+    )
+    for options, message in cases:
         with pytest.raises(UserError, match=message):
             TrainDictionary(**options).check(plan)
     with pytest.raises(UserError, match=r"has \d+ tokens at"):
