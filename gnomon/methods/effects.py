@@ -237,7 +237,11 @@ def sign_flip_p(change: np.ndarray, groups: np.ndarray, draws: int = 999, seed: 
 
 
 def choose_coefficient(
-    coefficients: np.ndarray, change: np.ndarray, control: np.ndarray, damage: np.ndarray, bound: float,
+    coefficients: np.ndarray,
+    change: np.ndarray,
+    control: np.ndarray,
+    damage: np.ndarray,
+    bound: float,
     aim: str = "either",
 ) -> int:
     """Which signed coefficient of a sweep on tune goes to test: `[k]` arrays in, an index out.
