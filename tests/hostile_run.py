@@ -105,8 +105,8 @@ def main() -> int:
     verdicts: dict[str, str] = {}
     os.environ["GNOMON_TEST_SECRET"] = "41923"
     with tempfile.TemporaryDirectory() as folder, Sandbox(LIMITS, level=level) as sandbox:
-        witness = Witness(folder)
         assert sandbox.level == level
+        witness = Witness(folder)
         servers = [server.process.pid for server in sandbox._servers or ()]
         idle = len(children(servers))
         for name, code in PROGRAMS.items():

@@ -36,7 +36,7 @@ def holes(secret, folder, driver, calls):
     attempt("listing outside", lambda: os.listdir(folder))
     attempt("reading /proc", lambda: open("/proc/self/environ", "rb"))
     attempt("writing outside", lambda: open(folder + "/hole", "w"))
-    attempt("writing in /tmp", lambda: open("/tmp/gnomon-hole", "w"))
+    attempt("writing in /tmp", lambda: (open("/tmp/gnomon-hole", "w").close(), os.unlink("/tmp/gnomon-hole"), 1)[2])
     attempt("removing a file", lambda: (os.unlink(secret), True)[1])
     attempt("changing a mode", lambda: (os.chmod(secret, 0o600), True)[1])
     attempt("setting times", lambda: (os.utime(secret), True)[1])
