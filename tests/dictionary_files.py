@@ -117,7 +117,8 @@ def gemma_scope(
     release = root / f"gemma-scope-2b-pt-{'res' if part == 'embedding' else part}"
     folder, w = release / inner, draws(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "params.npz", **{key: w[key] for key in ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")})
+    kept: dict[str, Any] = {key: w[key] for key in ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")}
+    np.savez(folder / "params.npz", **kept)
     v, factor = wide(w), D**0.5 if part == "embedding" else 1.0
 
     def run(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -300,10 +300,10 @@ def test_a_killed_step_goes_on_to_the_same_bytes(trained: Artifact, source: Arti
 def test_text_joins_the_training_and_nothing_else(source: Artifact, tmp_path: Path):
     text = tmp_path / "more.txt"
     text.write_text("The capital of France is Paris. " * 200)
-    options = {"steps": 5, "loss_rows": 0, "context": 32}
+    options: dict[str, Any] = {"steps": 5, "loss_rows": 0, "context": 32}
     one = run(tmp_path / "a", source, text=str(text), tokens=4000, **options)
     facts = facts_of(one)
-    assert facts["tokens"] + facts["masked"] == 4000 or facts["tokens"] > facts["tokens_of_rows"]
+    assert facts["tokens_of_rows"] < facts["tokens"] <= 4000
     bare = facts_of(run(tmp_path / "b", source, **options))
     assert facts["tokens_of_rows"] == bare["tokens_of_rows"] == bare["tokens"] + bare["masked"]
     capped = facts_of(run(tmp_path / "c", source, tokens=300, **options))
