@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from gnomon.cli_check import check_model_command
+from gnomon.cli_dictionary import check_dictionary
 from gnomon.cli_grade import gnomon_grade
 from gnomon.errors import UserError
 
@@ -157,6 +158,7 @@ def _show_plan(study: Path, out: Path | None, overrides: list[str], remake: list
 
 
 app.command("check")(guarded(check_model_command))
+app.command("check-dictionary")(guarded(check_dictionary))
 app.command("grade")(guarded(gnomon_grade))
 
 

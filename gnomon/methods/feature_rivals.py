@@ -16,7 +16,7 @@ from gnomon.methods.controls import RANDOM, Held, Rows, Setting, baseline_rows, 
 from gnomon.methods.feature_heldout import latent_held, probe_held, towards
 from gnomon.methods.feature_search import Leader, Search
 from gnomon.methods.heldout import singles_of
-from gnomon.methods.nested import _join as joined
+from gnomon.methods.nested import join as joined
 from gnomon.methods.probing import Options, Problem, kinds
 
 Site = Callable[[str], np.ndarray]

@@ -73,7 +73,7 @@ def nested(
 
     parts = map_threads(fold, range(k))
     for kind in sorted(families, key=lambda f: f != name):
-        picks, held = families[kind], _join([p[kind] for p in parts])
+        picks, held = families[kind], join([p[kind] for p in parts])
         place = where | {
             "site": _one(p.candidate[0] for p in picks), "position": _one(p.candidate[1] for p in picks),
             "selected": kind == name,
@@ -104,7 +104,7 @@ def _count(picks: Sequence[Choice]) -> str:
     return ", ".join(f"{name} ({names.count(name)})" for name in dict.fromkeys(names))
 
 
-def _join(parts: Sequence[Held]) -> Held:
+def join(parts: Sequence[Held]) -> Held:
     """Outer folds, one after the other."""
 
     def stack(values: Sequence[np.ndarray | None], axis: int = 0) -> np.ndarray:

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -32,6 +32,9 @@ FENCED = ("\n```",)
 class CodeTask(Task):
     """Programs, graded by running their tests in a sandbox."""
 
+    executable: ClassVar[bool] = True
+    """Answers are judged by running them: only whole ones can be, so interventions write whole answers."""
+
     cpu_seconds: float = Field(default=4.0, gt=0, le=600)
     """CPU time that a program and its tests may use."""
     wall_seconds: float | None = Field(default=None, gt=0, le=3600)
@@ -40,7 +43,7 @@ class CodeTask(Task):
     """Memory that a program may use, in MB."""
     output_kb: int = Field(default=64, ge=0)
     """What a program may print, in kB."""
-    files: int = Field(default=32, ge=8)
+    open_files: int = Field(default=32, ge=8)
     """Files that a program may hold open."""
     threads: int = Field(default=32, ge=1)
     """Threads that a program may run at once."""
@@ -105,7 +108,7 @@ class CodeTask(Task):
 
     def sandbox(self) -> Any:
         """This process's sandbox of these limits."""
-        limits = (self.cpu_seconds, self.wall_seconds, self.memory_mb, self.output_kb, self.files, self.threads)
+        limits = (self.cpu_seconds, self.wall_seconds, self.memory_mb, self.output_kb, self.open_files, self.threads)
         return _sandbox(os.getpid(), limits, self.unsandboxed)
 
     def fingerprint(self) -> dict[str, Any]:
