@@ -255,7 +255,7 @@ class Step(BaseModel):
 def expand_positions(positions: Sequence[str]) -> list[str]:
     """Check position names (last_prompt, last, answer, response, all) and drop repeats."""
     from gnomon.errors import unknown
-    from gnomon.types import POSITIONS
+    from gnomon.sites import POSITIONS
 
     for position in positions:
         if position not in POSITIONS:

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from gnomon.disk import file_sha256, load_array, read_json
 from gnomon.errors import UserError, unknown
-from gnomon.types import RAGGED, Activations, Direction, Site
+from gnomon.sites import RAGGED
+from gnomon.types import Activations, Direction, Site
 
 META = "meta.json"
 

@@ -70,7 +70,8 @@ def test_files_stay_short():
 @pytest.mark.parametrize("kind", sorted(registry.TABLES))
 def test_every_registered_name_resolves(kind):
     for name in registry.table(kind):
-        assert isinstance(registry.find(kind, name), type), f"{kind} {name}"
+        found = registry.find(kind, name)
+        assert callable(found) if kind == "dictionary" else isinstance(found, type), f"{kind} {name}"
 
 
 def test_examples_are_valid_study_files():

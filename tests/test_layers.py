@@ -18,7 +18,7 @@ ROOMS = ("tasks", "models", "interventions", "dictionaries", "executors", "metho
 
 FLOORS: dict[str, int] = {
     "errors": 0,
-    **dict.fromkeys(("types", "stats", "nulls", "registry", "blocks", "text", "strict"), 1),
+    **dict.fromkeys(("types", "sites", "stats", "nulls", "registry", "blocks", "text", "strict"), 1),
     **dict.fromkeys(("disk", "store", "writer"), 2),
     **dict.fromkeys(ROOMS, 3),
     "step": 4,
@@ -37,6 +37,7 @@ FLOORS: dict[str, int] = {
 """Floor of each module or folder under gnomon/."""
 
 TOGETHER = (
+    ("types", "sites"),
     ("disk", "store", "writer"),
     ("step", "rows"),
     ("step", "causal", "lens"),
@@ -61,7 +62,7 @@ TOGETHER = (
 MAY_LOAD_TORCH = ("models",)
 """Where torch and transformers are imported at module level; everywhere else inside functions."""
 HEAVY = ("torch", "transformers", "peft", "ray", "sae_lens", "datasets")
-WITHOUT_TORCH = ("errors", "types", "stats", "nulls", "registry", "blocks", "text", "disk", "store", "writer")
+WITHOUT_TORCH = ("errors", "types", "sites", "stats", "nulls", "registry", "blocks", "text", "disk", "store", "writer")
 """Floors 0 to 2: no torch anywhere in them."""
 
 

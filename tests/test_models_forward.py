@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from gnomon.errors import UserError
-from gnomon.types import COMPONENTS, Site
+from gnomon.sites import COMPONENTS
+from gnomon.types import Site
 from tests.tiny import FAMILIES, PARALLEL, tiny_model, tiny_prompts
 
 TOLERANCE = {"float64": 1e-12, "float32": 3e-5}

@@ -11,13 +11,15 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from fences import BEST, level, needs_a_fence, needs_bubblewrap
 
 from gnomon.errors import UserError
 from gnomon.tasks import sandbox as module
 from gnomon.tasks.fence import landlock
 from gnomon.tasks.sandbox import Limits, Sandbox
 
-LEVEL = "bwrap+kernel"
+LEVEL = level() or None
+pytestmark = needs_a_fence
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +246,12 @@ def test_without_bubblewrap_it_says_so(monkeypatch: pytest.MonkeyPatch, caplog: 
         assert made.grade("def f(x): return x", "assert f(1) == 1").level == "kernel"
     assert "sandbox: kernel only: bubblewrap (bwrap) is not installed" in caplog.text
     with pytest.raises(UserError, match="bubblewrap"):
-        assert Sandbox(level=LEVEL).level
+        assert Sandbox(level=BEST).level
+
+
+@needs_bubblewrap
+def test_with_bubblewrap_it_uses_it(box: Sandbox):
+    assert box.level == BEST
 
 
 def test_it_refuses_where_it_cannot_fence(monkeypatch: pytest.MonkeyPatch):

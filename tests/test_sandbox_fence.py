@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from fences import needs_a_fence
 
 from gnomon.errors import UserError
 from gnomon.tasks.fence import seccomp
@@ -18,6 +19,8 @@ from gnomon.tasks.fence.layout import layout
 from gnomon.tasks.fence.probes import CALLS, probe
 from gnomon.tasks.fence.syscalls import ARCHES, CHECKED, NUMBERS
 from gnomon.tasks.sandbox import Limits, Sandbox
+
+pytestmark = needs_a_fence
 
 
 def servers(**changes: object) -> tuple[Server, Server]:

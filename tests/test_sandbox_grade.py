@@ -7,16 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fences import needs_a_fence
+
 ROOT = Path(__file__).parent.parent
-APP = (
-    "import typer\nfrom gnomon.cli import guarded\nfrom gnomon.cli_grade import gnomon_grade\n"
-    "app = typer.Typer(pretty_exceptions_enable=False)\napp.command()(guarded(gnomon_grade))\napp()"
-)
+pytestmark = needs_a_fence
 
 
 def started(*options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", APP, *options], cwd=ROOT, text=True, stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "gnomon.cli", "grade", *options], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def test_it_answers_each_line_and_stays_alive():

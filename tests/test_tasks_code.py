@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from code_files import Plain, Verdict, humaneval, mbpp, problems
+from fences import needs_a_fence
 from task_files import lines
 
 from gnomon.errors import UserError
@@ -137,6 +138,7 @@ def test_a_task_that_has_graded_is_still_plain_data() -> None:
     assert task.sandbox() is not Functions().sandbox(), "and limits"
 
 
+@needs_a_fence
 def test_a_sample_of_references_and_wrong_bodies_in_the_sandbox() -> None:
     task = Functions()
     sample = task.examples(30, seed=3)

@@ -10,7 +10,8 @@ import pytest
 
 from gnomon.errors import UserError, nearest, unknown
 from gnomon.methods.direction_files import from_gguf, to_gguf
-from gnomon.types import COMPONENTS, Activations, Direction, Example, Site
+from gnomon.sites import COMPONENTS
+from gnomon.types import Activations, Direction, Example, Site
 
 SITES = [Site("embed"), *(Site(c, layer) for c in COMPONENTS[1:] for layer in (0, 7, 123)), Site("z", 5, 3)]
 

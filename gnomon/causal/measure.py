@@ -12,8 +12,9 @@ from gnomon.causal.items import spread
 from gnomon.errors import UserError
 from gnomon.interventions.base import Where, places
 from gnomon.methods.shuffled import unmasked
+from gnomon.sites import RAGGED
 from gnomon.step import Context, Inputs
-from gnomon.types import RAGGED, Site
+from gnomon.types import Site
 
 MAX_TOKENS = 256
 """Leading tokens of a fit text that are measured at most."""

@@ -24,8 +24,9 @@ from gnomon.methods.feature_statistics import Matrix
 from gnomon.methods.heldout import baselines_at
 from gnomon.methods.probe_tables import FACTS, SCORES
 from gnomon.methods.probing import Options, Problem, problem, require_classes
+from gnomon.sites import RAGGED
 from gnomon.step import Context, Inputs
-from gnomon.types import RAGGED, SPLITS, Direction
+from gnomon.types import SPLITS, Direction
 from gnomon.writer import Writer
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gnomon.errors import UserError
-from gnomon.types import COMPONENTS, Site
+from gnomon.sites import COMPONENTS
+from gnomon.types import Site
 
 if TYPE_CHECKING:
     from gnomon.models.model import Model

@@ -21,7 +21,8 @@ from gnomon.models.hooks import Taps, registered
 from gnomon.models.layout import Layout
 from gnomon.models.sampling import Noise
 from gnomon.models.tokens import continuation_text, decode, find_stop, tokens_before
-from gnomon.types import POSITIONS, Intervention, Progress, Site
+from gnomon.sites import POSITIONS
+from gnomon.types import Intervention, Progress, Site
 
 if TYPE_CHECKING:
     from gnomon.models.model import Model

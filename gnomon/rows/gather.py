@@ -10,7 +10,8 @@ import numpy as np
 
 from gnomon.disk import fit_dtype
 from gnomon.rows.positions import span_of
-from gnomon.types import RAGGED, Site
+from gnomon.sites import RAGGED
+from gnomon.types import Site
 from gnomon.writer import Shard
 
 if TYPE_CHECKING:

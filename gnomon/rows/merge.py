@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from gnomon.disk import load_array
 from gnomon.errors import UserError
 from gnomon.rows.table import SCHEMA
+from gnomon.sites import RAGGED
 from gnomon.store import Artifact
-from gnomon.types import RAGGED, Example, Site
+from gnomon.types import Example, Site
 from gnomon.writer import Writer
 
 COLUMNS = ("row", "example_id", "example_index", "group", "split", "prompt_hash")

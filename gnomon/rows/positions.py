@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gnomon.errors import unknown
-from gnomon.types import POSITIONS, Grade
+from gnomon.sites import POSITIONS
+from gnomon.types import Grade
 
 Span = tuple[int, int]
 

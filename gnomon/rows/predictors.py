@@ -19,9 +19,10 @@ from gnomon.dictionaries.load import load_dictionary
 from gnomon.dictionaries.of_step import dictionaries_of
 from gnomon.errors import UserError
 from gnomon.methods.temperature import Predictor
+from gnomon.sites import RAGGED
 from gnomon.step import Inputs
 from gnomon.store import Artifact
-from gnomon.types import RAGGED, Activations, Direction, Site
+from gnomon.types import Activations, Direction, Site
 
 CHEAP = ("difficulty", "max_prob", "entropy", "margin", "mean_logprob")
 RESPONSE = ("mean_logprob",)

@@ -17,8 +17,9 @@ from gnomon.disk import load_array
 from gnomon.rows import price
 from gnomon.rows.force import Forcer
 from gnomon.rows.options import Texts, check_kept, layers_whole
+from gnomon.sites import RAGGED
 from gnomon.step import Context, Cost, Inputs, Planning, Step
-from gnomon.types import RAGGED, Site
+from gnomon.types import Site
 from gnomon.writer import Writer
 
 CAPTURED = pa.schema(

@@ -18,9 +18,10 @@ from typing import ClassVar, Literal
 from gnomon.blocks import Block
 from gnomon.causal.options import CausalOptions
 from gnomon.errors import UserError, unknown
+from gnomon.sites import STREAM
 from gnomon.step import Context, Inputs
 from gnomon.store import Artifact
-from gnomon.types import STREAM, Direction, Site
+from gnomon.types import Direction, Site
 from gnomon.writer import Writer
 
 

@@ -23,9 +23,10 @@ from gnomon.blocks import Block
 from gnomon.errors import UserError, unknown
 from gnomon.methods.linear import PENALTIES
 from gnomon.methods.probe_tables import FOLDS, NULL, SCORES, SWEEP, TOKENS, facts
+from gnomon.sites import POSITIONS, RAGGED
 from gnomon.step import Context, Inputs, Planning, Step, expand_positions
 from gnomon.store import Artifact
-from gnomon.types import POSITIONS, RAGGED, SPLITS, Direction, Site
+from gnomon.types import SPLITS, Direction, Site
 from gnomon.writer import Writer
 
 

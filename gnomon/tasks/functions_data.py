@@ -1,7 +1,7 @@
 """The embedded problems: original, small, each a function to be written from its signature and one line of words.
 
-The problem files hold blocks like this one, parted by empty lines; `!` gives a wrong body where the usual one (see
-`code_mutants.py`) would still be right, and is optional:
+The files `problems/*.txt` hold blocks like this one, parted by empty lines; `!` gives a wrong body where the usual one
+(see `code_mutants.py`) would still be right, and is optional:
 
     signature(x) | The line of words.
         return the + reference
@@ -17,16 +17,9 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 
-from gnomon.tasks import (
-    functions_basics,
-    functions_choices,
-    functions_families,
-    functions_lists,
-    functions_numbers,
-    functions_strings,
-    functions_tables,
-)
+from gnomon.tasks import functions_families
 
 NEAR = {
     name: names.split()[0]
@@ -45,7 +38,8 @@ NEAR = {
     for name in names.split()
 }  # fmt: skip
 """Problems of the files that are near copies of another, and so of its group."""
-FILES = (functions_basics, functions_strings, functions_numbers, functions_lists, functions_tables, functions_choices)
+FILES = ("basics", "strings", "numbers", "lists", "tables", "choices")
+"""Text files in `problems/`."""
 INDENT = "    "
 
 
@@ -78,8 +72,12 @@ class Function:
 @cache
 def functions() -> tuple[Function, ...]:
     """All problems, in an order that mixes their files: by the hash of their names."""
-    found = [*(f for file in FILES for f in read(file.PROBLEMS)), *families()]
+    found = [*(f for file in FILES for f in read(_problems(file))), *families()]
     return tuple(sorted(found, key=lambda f: hashlib.sha256(f.name.encode()).hexdigest()))
+
+
+def _problems(name: str) -> str:
+    return resources.files("gnomon.tasks").joinpath("problems", f"{name}.txt").read_text(encoding="utf-8")
 
 
 def read(text: str) -> Iterator[Function]:

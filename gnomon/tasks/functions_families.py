@@ -18,7 +18,7 @@ class Family:
     words: str
     body: str
     values: Sequence[dict[str, Any]]
-    cases: Sequence[Any]
+    cases: Sequence[Callable[..., Sequence[Any]] | tuple[Any, ...]]
     oracle: Callable[..., Any]
 
 
