@@ -12,7 +12,7 @@ from gnomon.cli import app
 from gnomon.registry import find, table
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("migrating.md", "second-order.md", "export.md")
+PAGES = ("migrating.md", "second-order.md", "export.md", "sandbox.md", "dictionaries.md")
 TEXT = {name: (ROOT / "docs" / name).read_text() for name in PAGES}
 STEPS = tuple(table("step"))
 ENDINGS = ("parquet", "npy", "json", "jsonl", "py")
@@ -52,7 +52,18 @@ def step_like(text: str) -> set[str]:
     for group in re.findall(r"\b[Ss]teps? ((?:`[\w]+`(?:, | and )?)+)", text):
         out |= set(re.findall(r"`(\w+)`", group))
     out |= {m[1] for part in code(text) if (m := re.match(r"([a-z_]+)/[\w{}@.]+(?:\.npy|\.parquet)?$", part))}
-    return out - {"gnomon", "benchmarks", "phase1", "phase2", "phase3", "tests", "docs", "examples", "datasets"}
+    return out - {
+        "gnomon",
+        "benchmarks",
+        "phase1",
+        "phase2",
+        "phase3",
+        "tests",
+        "docs",
+        "examples",
+        "datasets",
+        "checkpoints",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -69,9 +80,9 @@ def test_the_study_file_is_valid():
     from gnomon.config import load
     from gnomon.strict import read_yaml
 
-    block = re.findall(r"```yaml\n(.*?)```", TEXT["migrating.md"], re.DOTALL)[0]
-    loaded = load(read_yaml(block).value)
-    assert [entry.step for entry in loaded.study.steps][-1] == "metrics"
+    blocks = re.findall(r"```yaml\n(.*?)```", TEXT["migrating.md"], re.DOTALL)
+    last = [[entry.step for entry in load(read_yaml(block).value).study.steps][-1] for block in blocks]
+    assert last == ["metrics", "temperatures"]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -116,6 +127,11 @@ phase2/compute_ablations.py phase2/math_lexicon.txt phase3/run_phase3_gpt2.sh ph
 _eval.jsonl _representations.npy _correctness.npy _correctness_direction.npy _residual_stream.npy _tokens.npy
 _attention_mask.npy _metadata.jsonl _stats.json _correctness_labels.npy _correctness_records.jsonl
 _second_order_layer{L}.npy _second_order_meta.json _pca.npy _norm.npy
+run.py multi_gpu_launcher.py clean_data.py test-gpu --phase --start --end --force --dry-run --input
+data/phase0/ data/phase0_1/sae_mbpp.parquet hyperparams_mbpp.parquet validation_mbpp.parquet split_metadata.json
+data/phase1_0/dataset_ _metadata.json activations/{correct,incorrect}/{task_id}_layer_{n}.npz
+data/phase1_2/dataset_temp_0_3.parquet dataset_temp_1_2.parquet data/phase1_2/metadata.json data/phase2/ data/phase3/
+SAELens TransformerLens resid_pre accelerate autosave
 """
 
 
