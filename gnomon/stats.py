@@ -10,7 +10,7 @@ and BCa bootstrap (Efron & Tibshirani 1993, ch. 13-14).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -278,6 +278,12 @@ def thin_class(labels: np.ndarray, split: str, what: str = "probe", minimum: int
                 f"{minimum} are needed for an interval; raise generate.n"
             )
     return ""
+
+
+def thin_notes(notes: Iterable[str]) -> list[str]:
+    """The distinct sentences of `thin_class` in a table's notes, without what else a note says."""
+    mark = "raise generate.n"
+    return list(dict.fromkeys(n.partition(mark)[0] + mark for n in notes if "are needed for an interval" in n))
 
 
 def class_interval(

@@ -129,7 +129,7 @@ _attention_mask.npy _metadata.jsonl _stats.json _correctness_labels.npy _correct
 _second_order_layer{L}.npy _second_order_meta.json _pca.npy _norm.npy
 run.py multi_gpu_launcher.py clean_data.py test-gpu --phase --start --end --force --dry-run --input
 data/phase0/ data/phase0_1/sae_mbpp.parquet hyperparams_mbpp.parquet validation_mbpp.parquet split_metadata.json
-data/phase1_0/dataset_ _metadata.json activations/{correct,incorrect}/{task_id}_layer_{n}.npz
+data/phase1_0/dataset_ activations/{correct,incorrect}/{task_id}_layer_{n}.npz
 data/phase1_2/dataset_temp_0_3.parquet dataset_temp_1_2.parquet data/phase1_2/metadata.json data/phase2/ data/phase3/
 SAELens TransformerLens resid_pre accelerate autosave
 """

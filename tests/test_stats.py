@@ -347,3 +347,9 @@ def test_more_rows_detect_less_and_too_few_detect_nothing():
     assert np.isnan(nulls.detectable_auroc(2, 3))
     assert np.isnan(nulls.detectable_difference(4, 0.9))
     assert nulls.auroc_se(0.5, 30, 50) == pytest.approx(np.sqrt(81 / (12 * 30 * 50)))
+
+
+def test_thin_notes_says_each_sentence_once():
+    said = stats.thin_class(np.array([True] * 3 + [False] * 30), "test")
+    notes = [f"{said}; paired", f"{said}; of a probe", "19 shuffles", said]
+    assert stats.thin_notes(notes) == [said]

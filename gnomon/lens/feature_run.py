@@ -25,6 +25,7 @@ from gnomon.methods.heldout import baselines_at
 from gnomon.methods.probe_tables import FACTS, SCORES
 from gnomon.methods.probing import Options, Problem, problem, require_classes
 from gnomon.sites import RAGGED
+from gnomon.stats import thin_notes
 from gnomon.step import Context, Inputs
 from gnomon.types import SPLITS, Direction
 from gnomon.writer import Writer
@@ -191,7 +192,7 @@ class FeatureRun:
         bins: list[dict[str, Any]], columns: list[np.ndarray], directions: list[Direction],
     ) -> None:  # fmt: skip
         step, out, of = self.step, self.out, self.of
-        for note in dict.fromkeys(n for n in scores["note"] if "are needed for an interval" in n):
+        for note in thin_notes(scores["note"]):
             self.ctx.log.warning("%s", note)
         n_fit = int((of.split == "fit").sum())
         split = self.known["split"].to_numpy()

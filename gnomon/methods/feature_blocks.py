@@ -9,6 +9,7 @@ import pandas as pd
 from gnomon.blocks import Block, Figure, Heat, Ref, Table, Text
 from gnomon.methods.feature_search import WAYS
 from gnomon.methods.probe_blocks import RULE, fact
+from gnomon.stats import thin_notes
 from gnomon.store import Artifact
 
 VERDICTS = {
@@ -237,10 +238,7 @@ def _page(artifact: Artifact, r: dict[str, Any]) -> list[Block]:
 
 
 def _limits(scores: pd.DataFrame, known: pd.DataFrame) -> list[Block]:
-    out: list[Block] = [
-        Text(note, kind="warning")
-        for note in dict.fromkeys(n.split("; p of")[0] for n in scores["note"] if "are needed for an interval" in n)
-    ]
+    out: list[Block] = [Text(note, kind="warning") for note in thin_notes(scores["note"])]
     out.append(Text(
         "{unlabelled} rows without a label (answers that could not be parsed) and {unread} without activations there "
         "were left out.", {"unlabelled": fact("unlabelled"), "unread": fact("unread")}, "limit",

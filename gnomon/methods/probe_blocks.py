@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text
+from gnomon.stats import thin_notes
 from gnomon.store import Artifact
 
 VERDICTS = {
@@ -196,10 +197,7 @@ def _tokens(scores: pd.DataFrame) -> list[Block]:
 
 
 def _limits(scores: pd.DataFrame, known: pd.DataFrame, main: dict[str, Any] | None) -> list[Block]:
-    out: list[Block] = [
-        Text(note, kind="warning")
-        for note in dict.fromkeys(n.split("; p of")[0] for n in scores["note"] if "are needed for an interval" in n)
-    ]
+    out: list[Block] = [Text(note, kind="warning") for note in thin_notes(scores["note"])]
     lost = {"unlabelled": fact("unlabelled"), "unread": fact("unread")}
     out.append(Text(
         "{unlabelled} rows without a label (answers that could not be parsed) and {unread} without activations at "

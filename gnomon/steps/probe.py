@@ -24,6 +24,7 @@ from gnomon.errors import UserError, unknown
 from gnomon.methods.linear import PENALTIES
 from gnomon.methods.probe_tables import FOLDS, NULL, SCORES, SWEEP, TOKENS, facts
 from gnomon.sites import POSITIONS, RAGGED
+from gnomon.stats import thin_notes
 from gnomon.step import Context, Inputs, Planning, Step, expand_positions
 from gnomon.store import Artifact
 from gnomon.types import SPLITS, Direction, Site
@@ -175,7 +176,7 @@ class Probe(Step):
         if self.tokens is not None or self.top_tokens:
             scores.append(self._lens(directions, of, inputs, out, ctx))
         whole = pd.concat(scores, ignore_index=True)
-        for text in dict.fromkeys(n for n in whole["note"] if "are needed for an interval" in n):
+        for text in thin_notes(whole["note"]):
             ctx.log.warning("%s", text)
         if self.save == "all":
             directions += _differences(of, inputs, candidates, source.name)
