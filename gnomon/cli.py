@@ -165,7 +165,7 @@ app.command("grade")(guarded(gnomon_grade))
 @app.command("list")
 @guarded
 def list_names(
-    kind: Annotated[str | None, typer.Argument(help="tasks, steps, models, interventions or executors.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="tasks, steps, models, interventions, ...")] = None,
     name: Annotated[
         str | None, typer.Argument(help="One of them: its options, their defaults and what they do.")
     ] = None,

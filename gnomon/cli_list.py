@@ -7,7 +7,7 @@ from gnomon.describe import page as help_page
 from gnomon.errors import unknown
 from gnomon.text import table
 
-KINDS = ("tasks", "steps", "models", "interventions", "executors")
+KINDS = ("tasks", "steps", "models", "interventions", "dictionaries", "executors")
 
 
 def listing(kind: str | None, name: str | None) -> str:

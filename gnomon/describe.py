@@ -19,7 +19,8 @@ from pydantic import BaseModel
 
 from gnomon.registry import find, table
 
-KINDS = {"tasks": "task", "steps": "step", "interventions": "intervention", "executors": "executor"}
+KINDS = {"tasks": "task", "steps": "step", "interventions": "intervention", "dictionaries": "dictionary",
+         "executors": "executor"}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +39,15 @@ def names(kind: str) -> list[tuple[str, str]]:
 
 
 def first_line(target: str) -> str:
-    """The first line of a class's docstring ("module:Class"), read from the source; "" where there is none."""
+    """The first line of a class's docstring ("module:Class"), of a function's module ("module:function"), read from the
+    source; "" where there is none."""
     module, _, name = target.partition(":")
     spec = find_spec(module)
     if spec is None or not spec.origin:
         return ""
     tree = _parsed(spec.origin)
-    found = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
-    text = ast.get_docstring(found) if found else None
+    found = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), tree)
+    text = ast.get_docstring(found)
     return text.split("\n")[0] if text else ""
 
 
@@ -60,6 +62,8 @@ def page(kind: str, name: str) -> str:
     from gnomon.text import table as columns
 
     cls: Any = find(KINDS[kind], name)
+    if not isinstance(cls, type):  # a format of dictionaries: a function, told by its module
+        return f"{name}: {inspect.cleandoc(getattr(inspect.getmodule(cls), '__doc__', '') or '')}"
     text = inspect.cleandoc(cls.__doc__ or "").strip()
     lines = [f"{name}: {text}" if text else name]
     if isinstance(cls, type) and issubclass(cls, Step):

@@ -271,7 +271,7 @@ def test_list_names_everything_registered():
     assert "gain_offset" in call("list", "models", "gemma2").stdout
 
 
-@pytest.mark.parametrize("kind", ["tasks", "steps", "interventions", "executors"])
+@pytest.mark.parametrize("kind", ["tasks", "steps", "interventions", "dictionaries", "executors"])
 def test_every_name_has_a_page_of_its_own(kind: str):
     from gnomon.describe import KINDS
 
