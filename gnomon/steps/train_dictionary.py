@@ -128,7 +128,8 @@ class TrainDictionary(Step):
             memory_bytes=int(4 * self.tokens * d + 6 * weights + 12 * self.batch * self.latents),
             splits=source.splits,
             notes=(
-                f"trains {count} of {self.latents} latents on at most {self.tokens:,d} tokens, {self.epochs:g} times",
+                f"{count} with {self.latents} latents, each trained on at most {self.tokens:,d} tokens, "
+                f"{self.epochs:g} times",
             ),
         )
 
