@@ -78,7 +78,8 @@ def test_nothing_passes_and_nothing_is_left(runs: dict[tuple[str, str], Any], wh
     assert found["user"] == (os.getuid() if who == "me" else USER)
     assert found["verdicts"]["reads passwords"] == "blocked"
     assert found["verdicts"]["loop"] == "timeout"
-    assert found["verdicts"]["memory bomb"] == "memory"
+    assert found["verdicts"]["one large object"] == "memory"
+    assert found["verdicts"]["memory bomb"] in ("memory", "timeout")  # which limit comes first: how fast pages are
 
 
 @needs_bubblewrap

@@ -9,7 +9,8 @@ Cost: no model; seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ from gnomon.methods.temperature_blocks import temperature_blocks
 from gnomon.rows.counts import share
 from gnomon.rows.options import Texts, one_or_more
 from gnomon.rows.predictors import CHEAP, cheap_predictors, direction_scores
+from gnomon.sites import RAGGED
 from gnomon.step import Context, Inputs, Planning, Step
 from gnomon.store import Artifact, concat
 from gnomon.writer import Writer
@@ -92,6 +94,14 @@ class Temperatures(Step):
                 raise UserError(
                     f"of: {name} has no test rows", "samples of the test questions", "generate: {only: [test], ...}"
                 )
+            lacking = sorted(_readable(self.using, plan) - set(cost.sites)) if cost is not None else []
+            if lacking:
+                site, position = lacking[0].split("@")
+                raise UserError(
+                    f"of: {name} has no activations at {lacking[0]}", f"those that {' or '.join(self.using)} may choose",
+                    f"give {name} the capture of the base generation, at least {{sites: {site}, positions: "
+                    f"[{position}]}}; or positions: last_prompt in {' and '.join(self.using)} (samples share a prompt)",
+                )  # fmt: skip
 
     # ---------------------------------------------------------------- the work
 
@@ -239,3 +249,21 @@ def _shared(values: np.ndarray, problem: np.ndarray) -> np.ndarray:
     count = np.bincount(which, weights=known.astype(np.float64))
     mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
     return np.where(known, mean[which], np.nan)
+
+
+def _readable(using: Sequence[str], plan: Planning) -> set[str]:
+    """`site@position` of the base generation that a predictor of `using` may read and that samples do not share."""
+    base = plan.inputs.get("generations")
+    found = set()
+    for name in using:
+        options = plan.source_options.get(name, {})
+        positions, sites = (options.get(key) or options.get(f"{key}s") for key in ("position", "site"))
+        wanted = [positions] if isinstance(positions, str) else positions
+        patterns = [sites] if isinstance(sites, str) else sites
+        for pair in base.sites if base is not None else ():
+            site, position = pair.split("@")
+            if position == "last_prompt" or position in RAGGED or (wanted and position not in wanted):
+                continue
+            if patterns is None or any(fnmatch(site, p) for p in patterns):
+                found.add(pair)
+    return found
