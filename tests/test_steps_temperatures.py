@@ -330,6 +330,20 @@ def test_checks_before_any_work():
         Temperatures(cheap=("dificulty",)).check(Planning(spec, 0, {}))
     with pytest.raises(UserError, match="warm has no test rows"):
         Temperatures(of=("warm",)).check(Planning(spec, 0, {"warm": Cost(rows=3, splits={"fit": 3, "test": 0})}))
+    base, bare = Cost(sites=("resid_post.1@last", "resid_post.1@last_prompt")), Cost(splits={"test": 3})
+    for options, fine in (
+        ({"positions": None}, False), ({"position": "last"}, False), ({"positions": ("last_prompt",)}, True),
+        ({"sites": "resid_post.9"}, True), ({"sites": "resid_post.*"}, False),
+    ):  # fmt: skip
+        plan = Planning(spec, 0, {"generations": base, "warm": bare}, {"probe": options})
+        step = Temperatures(of=("warm",), using=("probe",))
+        if fine:
+            step.check(plan)
+        else:
+            with pytest.raises(UserError, match=r"warm has no activations at resid_post\.1@last"):
+                step.check(plan)
+        held = Cost(splits={"test": 3}, sites=("resid_post.1@last",))
+        step.check(Planning(spec, 0, {"generations": base, "warm": held}, {"probe": options}))
     assert Temperatures(of=("warm",), using=("probe",)).needs() == {"of.0": "warm", "using.0": "probe"}
 
 
