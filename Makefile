@@ -3,10 +3,12 @@
 #
 # TORCH chooses the torch to install (a GPU user's own build, say), TORCH_INDEX where it comes from:
 #   make demo TORCH_INDEX=<the index of CPU builds>
+# JOBS: processes of `make test`, each with one thread; unless given, one a core, at most 8.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -37,7 +39,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(MAKE) -s fetch
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

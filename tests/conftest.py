@@ -6,6 +6,8 @@ import os
 import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: a process a core, each with one thread
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
@@ -19,3 +21,15 @@ def smollm2():
     import gnomon
 
     return gnomon.load_model("smollm2-135m", device="cpu", check=False)
+
+
+LONGEST = (
+    "test_second_family", "test_study", "test_resume", "test_sandbox_hostile", "test_probing", "test_steps_second_order",
+)  # fmt: skip
+"""Files of tests that take longest begin first, so that no process ends with one alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the order within a file, and of the others, stays."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
