@@ -232,6 +232,10 @@ def test_places():
     assert places((3, 4)) == ((3, 4),)
     with pytest.raises(UserError, match="unknown place 'prompts'"):
         places("prompts+generated")
+    assert places("generated+last_prompt") == ("last_prompt", "generated")
+    for twice in ("all+generated", "prompt+last_prompt", "generated+generated"):
+        with pytest.raises(UserError, match="edit a token twice"):
+            places(twice)
 
 
 def test_bad_vectors_are_refused():

@@ -184,7 +184,7 @@ def _items(study: Path, where=JOINED) -> list[Item]:
     return task_items(table, where, model.encode_text, model.decode)
 
 
-@pytest.mark.parametrize("where", [JOINED, "all", "generated", (0, 2)])
+@pytest.mark.parametrize("where", [JOINED, "all", "generated", "generated+prompt", (0, 2)])
 def test_scores_equal_those_of_a_plain_forward(study, where):
     """The shared prefix, the lower layers and the copies change nothing but the rounding."""
     model, items = tiny_model("llama"), _items(study, where)[:6]

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from gnomon.errors import UserError
+from gnomon.interventions.base import places
 
 MAX_TARGET = 24
 """Tokens of a target that are scored at most."""
@@ -43,7 +44,7 @@ def kept(where: Any, prompt_len: int) -> int:
     """How many leading tokens an edit at `where` leaves alone (the last prompt token is always run again: it predicts
     the first generated one)."""
     if isinstance(where, str):
-        return 0 if where.split("+")[0] in ("all", "prompt") else prompt_len - 1
+        return 0 if {"all", "prompt"} & set(places(where)) else prompt_len - 1
     return min([prompt_len - 1, *(int(i) for i in where)])
 
 

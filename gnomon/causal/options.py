@@ -20,10 +20,9 @@ def as_tuple(value: Any) -> Any:
 
 
 def check_where(value: Where) -> Where:
-    """A known place, two joined by "+", or token indices."""
+    """A known place, two joined by "+" (that of the prompt first), or token indices."""
     if isinstance(value, str):
-        places(value)
-        return value
+        return "+".join(str(place) for place in places(value))
     if not value or any(i < 0 for i in value):
         raise UserError(f"where is {list(value)}", "token indices from the start of the prompt, 0 or more")
     return tuple(value)

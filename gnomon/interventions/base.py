@@ -24,15 +24,19 @@ Where = str | tuple[int, ...]
 
 
 def places(where: Where) -> tuple[Where, ...]:
-    """The places that `where` is made of: `last_prompt+generated` is two, every other place is one.
+    """The places that `where` is made of, those of the prompt first: `last_prompt+generated` is two.
 
-    An intervention has one place; two that share no token, given together, edit both.
+    An intervention has one place; two that share no token, given together, edit both. UserError for two that share
+    one: it would be edited twice.
     """
     if isinstance(where, str):
         parts = tuple(where.split("+"))
         for part in parts:
             if part not in PLACES:
                 raise unknown("place", part, (*PLACES, JOINED))
+        parts = tuple(sorted(parts, key="generated".__eq__))
+        if len(parts) > 1 and parts not in (("prompt", "generated"), ("last_prompt", "generated")):
+            raise UserError(f"where: {where} would edit a token twice", f"places that share no token, like {JOINED}")
         return parts
     return (where,)
 
