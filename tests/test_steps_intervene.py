@@ -23,6 +23,7 @@ from gnomon.interventions.steer import Steer
 from gnomon.report.sections import make_section
 from gnomon.steps.intervene import Intervene
 from gnomon.store import Artifact
+from gnomon.types import Site
 from tests import causal_study
 from tests.stepping import data_files, made
 from tests.tiny import tiny_model
@@ -187,11 +188,12 @@ def _items(study: Path, where=JOINED) -> list[Item]:
 @pytest.mark.parametrize("where", [JOINED, "all", "generated", "generated+prompt", (0, 2)])
 def test_scores_equal_those_of_a_plain_forward(study, where):
     """The shared prefix, the lower layers and the copies change nothing but the rounding."""
+    site = Site("resid_post", 1)  # blocks above it attend to what was edited at any token
     model, items = tiny_model("llama"), _items(study, where)[:6]
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((3, model.d_model))
     conditions = [
-        Condition(f"c{i}", tuple(Steer(causal_study.SITE, v, where=p, strength=2.0) for p in places(where)))
+        Condition(f"c{i}", tuple(Steer(site, v, where=p, strength=2.0) for p in places(where)))
         for i, v in enumerate(vectors)
     ]
     scorer = Scorer(causal_study.spec(), "", 8)
