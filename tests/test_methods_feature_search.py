@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from gnomon import nulls
 from gnomon.methods import feature_statistics as fs
 from gnomon.methods.feature_heldout import confirm, out_of_fold, parts_of
 from gnomon.methods.feature_rivals import score_rows
-from gnomon.methods.feature_search import Search, family
+from gnomon.methods.feature_search import Part, Search, family
 from gnomon.methods.probing import Options
 from gnomon.stats import auroc
 from tests.feature_study import latents, problem, searched, splits, two_stages
@@ -54,7 +55,7 @@ def test_200_searches_of_nothing_confirm_in_at_most_19():
 def test_a_planted_latent_is_confirmed_in_most_runs():
     found = sum(
         bool((t["confirmed"] & (t["feature"] == 7) & (t["predicts"] == "correct")).any())
-        for t in (two_stages(*simulated(seed, push=0.55), QUICK) for seed in range(25))
+        for t in (two_stages(*simulated(seed, push=0.6), replace(QUICK, permutations=199)) for seed in range(25))
     )
     assert found >= 20
 
@@ -108,7 +109,10 @@ def test_one_pass_over_the_sites_is_the_whole_matrix(kind):
     sd = np.maximum(null.std(1, ddof=1), 1e-300)  # never active: not searched
     z = (fs.statistics(rows, y[:, :1], kind)[:, 0] - null.mean(1)) / sd
     np.testing.assert_allclose(found["z"], z[place], rtol=1e-8)
-    null_z = np.abs((null - null.mean(1, keepdims=True)) / sd[:, None])[place]
+    others = [np.delete(null, j, 1) for j in range(null.shape[1])]  # a shuffle is measured by the other ones
+    null_z = np.stack([np.abs(null[:, j] - o.mean(1)) / np.maximum(o.std(1, ddof=1), 1e-300)
+                       for j, o in enumerate(others)], axis=1)  # fmt: skip
+    null_z = np.minimum(null_z, 40)[place]
     exact = np.array([(1 + (null_z >= abs(v)).sum()) / (1 + null_z.size) for v in found["z"]])
     assert (found["p"] >= exact - 1e-12).all()  # bins are never optimistic
     np.testing.assert_allclose(found["p"], exact, rtol=0.05, atol=2e-4)
@@ -132,6 +136,25 @@ def test_what_is_held_does_not_grow_with_the_sites():
         assert len(search.matched) <= 4
     assert max(sizes[6:]) <= max(sizes[:6]) + 4
     assert len({site for site, _ in search.columns}) > 3
+
+
+@pytest.mark.parametrize("draws", [19, 49])
+def test_few_shuffles_of_many_latents_find_no_more_than_many(draws):
+    """The shuffles' z must lie as far out as true ones: 5% of searches of nothing find something, not most of them."""
+    largest = discovered = 0
+    for seed in range(40):
+        rng = np.random.default_rng([seed, 77])
+        y = rng.random(80) < 0.5
+        labels = nulls.permuted(y.astype(np.float64), np.arange(80), draws, [seed, 1])
+        part = Part("fit", np.arange(80), np.arange(0), np.column_stack([y, labels]), draws)
+        search = Search([part], np.arange(80), "auroc", random=19)
+        values = sparse.csr_array(rng.exponential(size=(80, 2000)))
+        search.add("resid_post.1", values, np.arange(80), np.full(2000, np.nan), np.ones(2000, bool))
+        found = search.discovery()
+        largest += bool((found["max_t_p"] <= 0.05).any())
+        discovered += bool(found["discovered"].any())
+    assert largest <= 7  # of 40, 2 expected; by the mean and sd of all shuffles it was 40 (of 19) and 17 (of 49)
+    assert discovered <= 7
 
 
 def test_general_and_rare_and_dead_latents_are_set_aside_without_a_look_at_the_labels():

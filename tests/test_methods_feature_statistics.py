@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -105,7 +107,16 @@ def test_weights_are_counts(data):
     rows, w = np.repeat(np.arange(N), counts), counts[None].astype(float)
     x, label = a[:, 4], y[:, 0]
     again = ttest_ind(x[rows][label[rows] == 1], x[rows][label[rows] == 0], equal_var=False).statistic
-    assert fs.soft_t(x, label, w)[0] == pytest.approx(float(again))
+    assert fs.soft_t(x, label, np.arange(N), w)[0] == pytest.approx(float(again))
+    groups, twice = np.arange(N) // 3, np.random.default_rng(3).integers(0, 3, size=N // 3)
+    again = np.concatenate([np.flatnonzero(groups == g) for g in np.repeat(np.arange(N // 3), twice)])
+    drawn = np.repeat(np.arange(twice.sum()), 3)  # a group that is drawn twice is two groups
+    wanted = fs.grouped_t(columns(a[again]), label[again], drawn)
+    w2 = np.stack([np.ones(N), twice[groups]])
+    for i in (0, 4, 9):
+        both = [fs.grouped_t(columns(a), label, groups)[i], wanted[i]]
+        np.testing.assert_allclose(fs.soft_t(a[:, i], label, groups, w2), both, rtol=1e-9)
+    assert np.isnan(fs.soft_t(x, np.ones(N), groups, w2)).all()
     assert fs.soft_rate((x > 0).astype(float), label, w)[0] == pytest.approx((x[rows] > 0)[label[rows] == 1].mean())
 
 
@@ -123,10 +134,22 @@ def test_a_threshold_is_the_best_one_at_which_the_latent_is_active(data):
         every = [float(f1(a[:, i] > c, y[:, 0] == 1)) for c in np.r_[1e-6, np.unique(a[:, i])]]
         assert float(f1(a[:, i] > cut, y[:, 0] == 1)) == pytest.approx(max(every))
         assert cut >= 1e-6
+        exact = [float((y[:, 0] == (a[:, i] > c)).mean()) for c in np.r_[1e-6, np.unique(a[:, i])]]
+        right = float((y[:, 0] == (a[:, i] > fs.active_threshold(a[:, i], y[:, 0], "accuracy"))).mean())
+        assert right == pytest.approx(max(exact))
+    assert fs.active_threshold(np.zeros(9), np.ones(9)) == 1e-6
     weak = (np.arange(100) < 3).astype(float)  # always yes would have the better F1, but a silent latent says nothing
     label = (np.arange(100) < 90).astype(float)
     assert best_threshold(weak, label) < 0 < fs.active_threshold(weak, label)
     assert fs.active_threshold(weak, 1 - label, "accuracy") >= 1  # never yes is the most accurate here
+
+
+def test_a_threshold_of_many_rows_needs_no_square_of_them():
+    rng = np.random.default_rng(5)
+    tracemalloc.start()
+    fs.active_threshold(rng.random(6000), (rng.random(6000) < 0.5).astype(float))
+    assert tracemalloc.get_traced_memory()[1] < 3e6  # 6000 x 6000 bytes are 36 MB
+    tracemalloc.stop()
 
 
 def test_encoding_in_blocks_is_encoding_at_once():

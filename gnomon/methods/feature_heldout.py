@@ -117,7 +117,7 @@ def _measures(
     note = f"fewer than {stats.MIN_CLASS} rows of a class in test: no intervals" if thin else ""
     out: dict[str, Any] = {"n": len(y), "n_pos": round(float(y.sum())), "note": note}
     for name, statistic in (
-        ("separation", lambda w: fs.soft_separation(on, y, w)), ("t", lambda w: fs.soft_t(a, y, w)),
+        ("separation", lambda w: fs.soft_separation(on, y, w)), ("t", lambda w: fs.soft_t(a, y, groups, w)),
         ("auroc", lambda w: fs.soft_auroc(a, y, w)), ("f1", lambda w: fs.soft_f1(said, towards_y, w)),
         ("f1_always", lambda w: fs.soft_f1(np.ones(len(a), bool), towards_y, w)),
         ("f1_gain", lambda w: fs.soft_f1(said, towards_y, w) - fs.soft_f1(np.ones(len(a), bool), towards_y, w)),

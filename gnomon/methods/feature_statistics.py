@@ -4,7 +4,7 @@
     separation = sum_i c_i [a_i > 1e-6] = f_correct - f_incorrect           f: share of a class in which it is active
     AUROC      = 1/2 + sum_i c_i rank(a_i) / n                              ties share their mean rank
     t (rows)   = (m1 - m0) / sqrt(v1 / n1 + v0 / n0)                        Welch 1947; the one that candidates rank by
-    t (groups) = slope / sqrt(sum_g (sum_{i in g} v_i e_i)^2)               rows of a group are not independent
+    t (groups) = slope / sqrt(sum_g (sum_{i in g} v_i e_i)^2)               the one that is told, on fit and on test
 
 In the last, e are the residuals of a on y and v_i = c_i / sqrt(1 - h_i), h the leverage (HC2, MacKinnon & White 1985;
 summed by group as in Liang & Zeger 1986): with one row a group it is Welch's t exactly. Latents are columns of a sparse
@@ -148,15 +148,26 @@ def soft_auroc(a: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return auroc_of(np.concatenate([a, a]), labels, np.concatenate([weights * y, weights * (1 - y)], axis=1))
 
 
-def soft_t(a: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Welch's t of rows with row weights `[b, n]`: `[b]`."""
-    a = np.asarray(a, dtype=np.float64)
-    n1, n0 = weights @ y, weights @ (1 - y)
+def soft_t(a: np.ndarray, y: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`grouped_t` of one latent `a [n]` with weights `[b, n]` that are the same for all rows of a group: `[b]`.
+
+    A group of weight 2 is two groups; NaN where a label or the latent does not vary.
+    """
+    a, y = np.asarray(a, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    _, first, which = np.unique(groups, return_index=True, return_inverse=True)
+    order, sizes = np.argsort(which, kind="stable"), np.bincount(which)
+    starts = np.cumsum(sizes) - sizes
+    n = weights.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        m1, m0 = weights @ (y * a) / n1, weights @ ((1 - y) * a) / n0
-        v1 = np.maximum(weights @ (y * a * a) / n1 - m1**2, 0) / (n1 - 1)
-        v0 = np.maximum(weights @ ((1 - y) * a * a) / n0 - m0**2, 0) / (n0 - 1)
-        return (m1 - m0) / np.sqrt(v1 + v0)
+        centred = y - (weights @ y)[:, None] / n
+        spread = (weights * centred**2).sum(axis=1, keepdims=True)
+        slope = ((weights * centred) @ a)[:, None] / spread
+        left = a - (weights @ a)[:, None] / n - slope * centred
+        v = centred / spread / np.sqrt(np.maximum(1 - 1 / n - centred**2 / spread, 1e-12))
+        sums = np.add.reduceat((v * left)[:, order], starts, axis=1)
+        error = np.sqrt((weights[:, first] * sums**2).sum(axis=1))
+        t = slope[:, 0] / np.maximum(error, 1e-6 * np.abs(slope[:, 0]))
+    return np.where(np.isfinite(t), t, np.nan)
 
 
 def soft_f1(said: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -169,13 +180,16 @@ def active_threshold(a: np.ndarray, y: np.ndarray, metric: str = "f1", floor: fl
     """The threshold at or above `floor` (a > threshold says yes) with the largest F1, or accuracy, of the class `y`.
 
     A latent that is not active never says yes, so that always-yes is not among the choices: it stands beside them.
-    The lowest of equals.
+    The lowest of equals. Cost: one sort.
     """
-    edges = np.unique(a[a > floor])
+    on = a > floor
+    edges, which = np.unique(a[on], return_inverse=True)
     cuts = np.r_[floor, (edges[1:] + edges[:-1]) / 2]
+    said, hit = (
+        np.cumsum(np.bincount(which, weights=w, minlength=len(edges))[::-1])[::-1] if len(edges) else np.zeros(1)
+        for w in (np.ones(len(which)), y[on])
+    )  # above each cut
     if metric != "f1":
-        cuts = np.r_[cuts, edges[-1:]]  # never yes
-    said = (a[:, None] > cuts).astype(np.float64)
-    hit = y @ said
-    value = 2 * hit / np.maximum(said.sum(0) + y.sum(), 1e-300) if metric == "f1" else 2 * hit - said.sum(0)
-    return float(cuts[int(np.argmax(value))])
+        cuts, said, hit = np.r_[cuts, edges[-1:]], np.r_[said, 0.0], np.r_[hit, 0.0]  # never yes
+    value = 2 * hit / np.maximum(said + y.sum(), 1e-300) if metric == "f1" else 2 * hit - said
+    return float(cuts[int(np.argmax(value[: len(cuts)]))])

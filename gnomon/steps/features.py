@@ -39,7 +39,7 @@ class Features(Step):
     """Search dictionaries for latents that tell right from wrong; confirm the few on test, beside every cheap rival."""
 
     name: ClassVar[str] = "features"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("generations", "activations")
     optional: ClassVar[tuple[str, ...]] = ("dictionary",)
     writes: ClassVar[tuple[str, ...]] = ("features", "directions")
