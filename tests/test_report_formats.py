@@ -63,7 +63,8 @@ def test_intervals():
 @pytest.mark.parametrize("low", [None, float("nan")])
 def test_a_missing_interval_says_why(low):
     assert interval(low, 0.8) == NO_INTERVAL == "no interval (n too small)"
-    assert interval(low, 0.8, row={"n": 19}) == NO_INTERVAL
+    assert interval(low, 0.8, row={"n": 19}) == interval(low, 0.8, row={"rows": 19}) == NO_INTERVAL
+    assert interval(low, 0.8, row={"rows": 28}) == "no interval"  # enough rows: none was computed
     assert interval(low, 0.8, row={"n": 300, "n_pos": 12}) == NO_INTERVAL
     assert interval(low, 0.8, row={"n": 300, "n_pos": 290}) == NO_INTERVAL  # the smaller class is what counts
     assert interval(low, 0.8, row={"n": 300, "n_pos": 150}) == "no interval"  # enough rows: no false reason

@@ -92,8 +92,9 @@ def interval(low: Any, high: Any, spec: str = "", row: Mapping[str, Any] | None 
 
 
 def smaller_class(row: Mapping[str, Any]) -> int | None:
-    """Rows of the smaller class (`n_pos` of `n`), of all where classes are not told, None where nothing is."""
-    n, positive = row.get("n"), row.get("n_pos")
+    """Rows of the smaller class (`n_pos` of `n`, or of `rows`), of all where classes are not told, None where nothing
+    is."""
+    n, positive = row.get("n", row.get("rows")), row.get("n_pos")
     if is_missing(n) or not isinstance(n, int | float | np.number):
         return None
     if is_missing(positive) or not isinstance(positive, int | float | np.number):
