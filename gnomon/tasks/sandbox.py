@@ -131,6 +131,7 @@ class Sandbox:
         wrong = [x for x in (code, setup, *texts, *([] if entry is None else [entry])) if not isinstance(x, str)]
         if wrong:
             raise UserError(f"code, tests, entry and setup are texts, not {type(wrong[0]).__name__}")
+        code, setup, *texts = [text.removeprefix("\ufeff") for text in (code, setup, *texts)]  # as of a file
         job = {"code": code, "tests": texts, "entry": entry, "setup": setup}
         with self._lock:
             self._start()
@@ -171,7 +172,11 @@ class Sandbox:
             if level == "none":
                 _log.warning("sandbox: none: generated code runs with all that this user may do")
                 return
-            holes = probe(self._servers, self.limits)
+            try:
+                holes = probe(self._servers, self.limits)
+            except BaseException:  # Ctrl-C: servers that were not tried must not grade
+                self.close()
+                raise
             if holes:
                 self.close()
                 raise UserError(
@@ -258,7 +263,8 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 
 
 def _line(text: str) -> str:
-    return _ADDRESS.sub("0x...", " ".join(text.split()))[:500]
+    plain = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))  # no surrogates, no escapes
+    return _ADDRESS.sub("0x...", plain)[:500]
 
 
 def _tail(data: str) -> str:

@@ -7,8 +7,10 @@ import sys
 import types
 from typing import Any
 
+from gnomon.tasks.fence.codec import Unsupported
 from gnomon.tasks.fence.encode import Encoder
-from gnomon.tasks.fence.peer import Gone, Peer, Remote, nearest_exception
+from gnomon.tasks.fence.peer import Gone, Peer
+from gnomon.tasks.fence.raised import Remote, nearest_exception
 
 NAME = "solution"
 HEADROOM = 1000
@@ -31,13 +33,19 @@ class CandidatePeer(Peer):
             return (space[parts[0]],) if parts[0] in space else ()
         return super().do(op, parts)
 
+    def export(self, value: Any) -> list[Any]:
+        """As any peer; what only an event loop of the same process can run is not carried."""
+        if isinstance(value, types.CoroutineType | types.AsyncGeneratorType):
+            raise Unsupported("a coroutine")
+        return super().export(value)
+
     def trace(self, error: BaseException) -> str:
         """The end of the traceback, the candidate's own frames only."""
         return traceback_of(error)
 
     def raise_error(self, info: dict[str, Any]) -> None:
         """An error of a function that the tests passed, as the builtin of its name."""
-        kind = nearest_exception(list(info["mro"] or ()))
+        kind = nearest_exception(list(info["mro"]))
         try:
             error = kind(*info["args"])
         except Exception:

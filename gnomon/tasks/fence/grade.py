@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import select
 import signal
 import socket
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from gnomon.tasks.fence.launch import Server
+from gnomon.tasks.fence.launch import Server, ready
 
 KEPT = 4096
 """Bytes of standard error that are kept while a candidate runs."""
 SETTLE_S = 2.0
+GONE_S = 1.0
+"""How long the end of a candidate is awaited when its tests have found it gone: it is then about to end."""
 END_S = 10.0
 
 
@@ -37,8 +38,8 @@ class _Seen:
     said: bytes = b""
     output: int = 0
     stderr: bytes = b""
-    closed: bool = False
     stop: str = ""
+    refused: str = ""
 
 
 def _framed(job: dict[str, Any]) -> bytes:
@@ -80,6 +81,8 @@ def grade_once(servers: tuple[Server, Server], job: dict[str, Any], limits: Any,
         seen = _Seen()
         reports: dict[Server, dict[str, Any]] = {}
         _watch(servers, jobs, verdict, (out, err), limits.output_kb * 1024, time.monotonic() + wall, seen, reports)
+        if b'"gone"' in seen.said[:40] and servers[0] not in reports and ready([servers[0].control], [], GONE_S)[0]:
+            reports[servers[0]] = servers[0].answer(1.0)
         for server in servers:
             if server not in reports:
                 server.order({"stop": True})
@@ -87,6 +90,8 @@ def grade_once(servers: tuple[Server, Server], job: dict[str, Any], limits: Any,
             if server not in reports:
                 reports[server] = server.answer(END_S)
         _drain(out, err, seen)
+        if reports[servers[0]]["end"] == "itself":
+            seen.refused = (_read(code) or b"").decode("utf-8", "replace")
     return decide(seen, reports[servers[0]], reports[servers[1]], limits)
 
 
@@ -103,7 +108,7 @@ def _watch(servers: tuple[Server, Server], jobs: dict[socket.socket, memoryview]
         if rest <= 0:
             seen.stop = seen.stop or "wall"
             return
-        readable, writable, _ = select.select(reading, list(jobs), [], rest)
+        readable, writable = ready(reading, list(jobs), rest)
         for one in writable:
             try:
                 jobs[one] = jobs[one][one.send(jobs[one]) :]
@@ -155,7 +160,6 @@ def _hear(verdict: socket.socket, seen: _Seen) -> bool:
         if data is None:
             return False
         if not data:
-            seen.closed = True
             return True
         seen.said += data
         with contextlib.suppress(ValueError):
@@ -182,6 +186,8 @@ def decide(seen: _Seen, candidate: dict[str, Any], tests: dict[str, Any], limits
     def out(verdict: str, reason: str, again: bool = False) -> Outcome:
         return Outcome(verdict, reason, cpu, stderr, again)
 
+    if seen.refused or seen.said.startswith(b"fence: "):
+        return out("infra", seen.refused or seen.said.decode("utf-8", "replace"), again=True)
     try:
         said = json.loads(seen.said)
     except ValueError:
@@ -201,8 +207,6 @@ def decide(seen: _Seen, candidate: dict[str, Any], tests: dict[str, Any], limits
         return out(said["verdict"], said["reason"])
     if tests["end"] == "cpu" or tests["signal"] == signal.SIGXCPU:
         return out("timeout", f"more than {seconds} in the tests")
-    if candidate["end"] == "itself" and candidate["code"] in (70, 71, 72) and "fence: " in stderr:
-        return out("infra", stderr.strip()[-300:], again=True)
     if candidate["end"] == "itself":
         full = candidate["rss_kb"] >= 0.75 * limits.memory_mb * 1024
         number = candidate["signal"]

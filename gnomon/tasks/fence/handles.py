@@ -16,6 +16,15 @@ def part(handle: Any, name: str) -> Any:
     return object.__getattribute__(handle, "_" + name)
 
 
+_RIGHT = ("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow", "matmul", "and", "or", "xor", "lshift",
+          "rshift")  # fmt: skip
+NOT_CARRIED = {f"__{name}__" for name in (
+    *[f"r{name}" for name in _RIGHT], *_RIGHT[6:], "pos", "invert", "int", "float", "complex", "index", "round", "trunc",
+    "floor", "ceil", "bytes", "fspath", "reversed", "contains", "enter", "exit", "await", "aiter", "aenter", "aexit",
+)}  # fmt: skip
+"""What a class may define and a handle cannot do: a test that needs it is not decided."""
+
+
 def marks(kind: type) -> str:
     """What objects of a class can do, one letter each."""
     found = ""
@@ -25,6 +34,8 @@ def marks(kind: type) -> str:
     own_equality = any("__eq__" in vars(base) for base in type.mro(kind) if base is not object)
     if not any(name in vars(base) for base in type.mro(kind) for name in ("__bool__", "__len__")):
         found += "t"  # always true by the language's own rule: a match, a generator, a function
+    if any(NOT_CARRIED & set(vars(base)) for base in type.mro(kind)):
+        found += "o"
     return found + ("e" if own_equality else "")
 
 
@@ -151,6 +162,9 @@ def handle_class(name: str, flags: str, trusting: bool) -> type[Handle]:
             body |= _BY_MARK.get(mark, {})
         if "g" in flags and "i" not in flags:
             body["__iter__"] = lambda self: _ask(self, "iter")
+        for one in NOT_CARRIED - set(body) if "o" in flags and not trusting else ():
+            if one != "__contains__" or not set("gi") & set(flags):
+                body[one] = _refuse(one.strip("_"))
         for one in _ORDER + _SUMS:
             body[f"__{one}__"] = _operate(one) if trusting else _refuse(one)
         if trusting:

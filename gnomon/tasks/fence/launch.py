@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import json
+import math
 import os
 import platform
 import select
@@ -21,7 +22,7 @@ from gnomon.tasks.fence.layout import ENVIRONMENT, FLAGS, PACKAGES, Layout, inte
 
 MODULES = (
     "gnomon.tasks.fence.codec", "gnomon.tasks.fence.encode", "gnomon.tasks.fence.decode",
-    "gnomon.tasks.fence.shared", "gnomon.tasks.fence.handles", "gnomon.tasks.fence.peer",
+    "gnomon.tasks.fence.shared", "gnomon.tasks.fence.handles", "gnomon.tasks.fence.raised", "gnomon.tasks.fence.peer",
     "gnomon.tasks.fence.candidate", "gnomon.tasks.fence.tester", "gnomon.tasks.fence.syscalls",
     "gnomon.tasks.fence.seccomp", "gnomon.tasks.fence.landlock", "gnomon.tasks.fence.rights",
     "gnomon.tasks.fence.server",
@@ -40,8 +41,11 @@ def boot():
         exec(compile(text, "<" + name + ">", "exec"), module.__dict__)
         parent, _, own = name.rpartition(".")
         setattr(sys.modules[parent], own, module)
-    control = socket.socket(fileno=int(sys.argv[1]))
-    driver = int(sys.argv[2])
+    low = [os.dup(int(fd)) if int(fd) >= 0 else -1 for fd in sys.argv[1:3]]  # the driver's numbers may be any
+    for fd in sys.argv[1:3]:
+        if int(fd) >= 0:
+            os.close(int(fd))
+    control, driver = socket.socket(fileno=low[0]), low[1]
     given = given["config"]
     sys.argv[:] = [""]
     sys.modules["gnomon.tasks.fence.server"].main(given, control, driver if driver >= 0 else None)
@@ -85,6 +89,21 @@ def wrapped(layout: Layout, program: str) -> list[list[str]]:
     if os.geteuid() == 0:
         users.insert(0, ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"])
     return [[program, *common, *user, *binds, *proc, *places] for user in users for proc in (["--proc", "/proc"], [])]
+
+
+def ready(reading: Sequence[Any], writing: Sequence[Any], seconds: float) -> tuple[list[Any], list[Any]]:
+    """Which sockets can be read, and which written, at the latest after so long. Not `select.select`: it fails where
+    the caller has more than a thousand descriptors.
+    """
+    poll = select.poll()
+    for one in {*reading, *writing}:
+        poll.register(one, select.POLLIN * (one in reading) | select.POLLOUT * (one in writing))
+    found = dict(poll.poll(math.ceil(seconds * 1000)))
+    done = select.POLLHUP | select.POLLERR
+    return (
+        [one for one in reading if found.get(one.fileno(), 0) & (select.POLLIN | done)],
+        [one for one in writing if found.get(one.fileno(), 0) & (select.POLLOUT | done)],
+    )
 
 
 class Server:
@@ -144,7 +163,7 @@ class Server:
     def answer(self, seconds: float) -> dict[str, Any]:
         """The next message of the server; Stopped when it ends or is silent for so long."""
         end = time.monotonic() + seconds
-        if not select.select([self.control], [], [], max(0.0, end - time.monotonic()))[0]:
+        if not ready([self.control], [], max(0.0, end - time.monotonic()))[0]:
             raise Stopped("no answer")
         try:
             data = self.control.recv(65536)

@@ -10,16 +10,16 @@ import operator
 import os
 import struct
 import threading
+from errno import ENOENT
 from typing import Any
 
 from gnomon.tasks.fence.codec import BYTES, Garbled, Unsupported, dump, load, tag_of
 from gnomon.tasks.fence.decode import Decoder, refill
 from gnomon.tasks.fence.encode import Encoder
 from gnomon.tasks.fence.handles import Handle, handle_class, marks, part
+from gnomon.tasks.fence.raised import Remote, nearest_exception, read
 from gnomon.tasks.fence.shared import find_shared, shared_name
 
-ERROR = ("mro", "class", "args", "text", "errno", "trace", "outside")
-"""What is told of an exception; `outside`: it names an absolute path."""
 EXPORTS = 100_000
 """How many objects of one side the other may hold."""
 OPERATORS = {"eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv", "floordiv", "mod", "neg", "abs"}
@@ -27,14 +27,6 @@ OPERATORS = {"eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "truediv",
 
 class Gone(Exception):
     """The other end has closed."""
-
-
-class Remote(Exception):
-    """An error of the other side as it came: `info`."""
-
-    def __init__(self, info: dict[str, Any]) -> None:
-        super().__init__(info.get("text", ""))
-        self.info = info
 
 
 class Peer:
@@ -101,9 +93,7 @@ class Peer:
         info: dict[str, Any] = {}
         result = None
         if kind == "error":
-            if type(node) is not list or len(node) != len(ERROR):
-                raise Garbled("no error")
-            info = dict(zip(ERROR, map(decoder.value, node), strict=True))
+            info = read(node, decoder.value)
         elif kind == "ok":
             result = decoder.value(node)
         else:
@@ -164,7 +154,8 @@ class Peer:
         except Unsupported:
             args = ["t"]
         errno, path = getattr(error, "errno", None), getattr(error, "filename", None)
-        path = str.__str__(path) if isinstance(path, str) else "/" if isinstance(path, bytes) else ""
+        unnamed = path is None and errno == ENOENT  # tempfile, openpty
+        path = str.__str__(path) if isinstance(path, str) else "/" if unnamed or isinstance(path, bytes) else ""
         return [["t", *names], own, args, text if _clean(text) else ascii(text),
                 errno if type(errno) is int else None, self.trace(error), path.startswith("/")]  # fmt: skip
 
@@ -259,19 +250,6 @@ def _natural(number: Any) -> int:
 
 def _clean(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
-
-
-def nearest_exception(names: list[str]) -> type[BaseException]:
-    """The first of these names that is a builtin exception; those that end loops or generators are a RuntimeError."""
-    import builtins
-
-    for name in names:
-        found = getattr(builtins, name, None)
-        if name in ("StopIteration", "StopAsyncIteration", "GeneratorExit"):
-            return RuntimeError
-        if isinstance(found, type) and issubclass(found, BaseException):
-            return Exception if found is BaseException else found
-    return Exception
 
 
 def _operate(target: Any, name: str, *rest: Any) -> Any:

@@ -136,13 +136,17 @@ def watch(pid: int, order: dict[str, Any], control: socket.socket, driver: int |
     }  # fmt: skip
 
 
+REFUSED = b"fence: "
 TALK, JOB = 3, 4
 """A child's descriptors: the socket between candidate and tests, and the one to the driver."""
 
 
 def enter(config: dict[str, Any], order: dict[str, Any], fds: list[int], rules: int | None, null: int,
           parent: int) -> Any:  # fmt: skip
-    """Turn this fork into a fenced child; only then its job is read."""
+    """Turn this fork into a fenced child; only then its job is read. A failure is told on the driver's socket, which
+    the code will never have: on standard error it could be forged.
+    """
+    say = fds[1]
     try:
         if config["fenced"]:
             rights.die_with_parent(parent)
@@ -152,8 +156,10 @@ def enter(config: dict[str, Any], order: dict[str, Any], fds: list[int], rules: 
         high = max([*held, rules_fd or 0]) + 1
         held = [os.dup2(fd, high + i, inheritable=False) for i, fd in enumerate(held)]
         rules_fd = None if rules_fd is None else os.dup2(rules_fd, high + 5, inheritable=False)
+        say = held[JOB]
         for target, fd in enumerate(held):
             os.dup2(fd, target, inheritable=False)
+        say = JOB
         if rules_fd is not None:
             landlock.restrict(rules_fd)
         os.closerange(5, 4096)
@@ -168,7 +174,7 @@ def enter(config: dict[str, Any], order: dict[str, Any], fds: list[int], rules: 
         return read_job()
     except BaseException as error:
         with contextlib.suppress(BaseException):
-            os.write(2, f"fence: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+            os.write(say, REFUSED + f"{type(error).__name__}: {error}\n".encode("utf-8", "replace")[:400])
         os._exit(71)
 
 

@@ -18,7 +18,8 @@ from typing import Any
 from gnomon.tasks.fence.codec import Garbled, Unsupported
 from gnomon.tasks.fence.decode import Decoder
 from gnomon.tasks.fence.handles import Handle
-from gnomon.tasks.fence.peer import ERROR, Gone, Peer, nearest_exception
+from gnomon.tasks.fence.peer import Gone, Peer
+from gnomon.tasks.fence.raised import lasting, nearest_exception, read
 from gnomon.tasks.fence.shared import SHARED
 
 MODULE = "__tests__"
@@ -32,10 +33,12 @@ class TesterPeer(Peer):
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         self.broken: BaseException | None = None
+        self.asked = False
         self.callback_unsupported = ""
 
     def ask(self, op: str, *parts: Any) -> Any:
         """As any peer; what makes the talk worthless is remembered, for a test could swallow it."""
+        self.asked = True
         if isinstance(self.broken, Gone | Garbled):
             raise self.broken
         try:
@@ -71,16 +74,15 @@ class TesterPeer(Peer):
 
 def rebuilt(info: dict[Any, Any]) -> BaseException:
     """An exception of the candidate as a local one, marked as coming from there."""
-    names = [str(one) for one in info["mro"] or ()]
     own = info["class"]
-    kind = own if isinstance(own, type) and issubclass(own, BaseException) else nearest_exception(names)
-    args = info["args"] if isinstance(info["args"], tuple) else ()
+    known = isinstance(own, type) and issubclass(own, BaseException)
+    kind = lasting(own) if known else nearest_exception(list(info["mro"]))
     try:
-        error = kind(*args)
+        error = kind(*info["args"])
     except Exception:
-        error = kind.__new__(kind)
-        error.args = (str(info["text"]),)
-    info["name"] = names[0] if names else "Exception"
+        error = Exception.__new__(Exception) if issubclass(kind, BaseExceptionGroup) else kind.__new__(kind)
+        error.args = (info["text"],)
+    info["name"] = info["mro"][0] if info["mro"] else "Exception"
     setattr(error, ORIGIN, info)
     return error
 
@@ -152,8 +154,7 @@ def run(fd: int, setup: str, tests: Sequence[str], entry: str | None) -> dict[st
     try:
         first = peer.receive()
         if first[0] == "failed":
-            info = dict(zip(ERROR, map(Decoder(peer.adopt).value, first[1]), strict=True))
-            raise rebuilt(info)
+            raise rebuilt(read(first[1] if len(first) == 2 else None, Decoder(peer.adopt).value))
         if first != ["loaded"]:
             raise Garbled("no greeting")
         for code in codes:
@@ -161,10 +162,22 @@ def run(fd: int, setup: str, tests: Sequence[str], entry: str | None) -> dict[st
         if entry is not None and "check" in defined:
             space["check"](space[entry])
     except BaseException as error:
-        return failed(error, peer)
+        return ended(error, peer)
     if peer.broken is not None:
-        return failed(peer.broken, peer)
+        return ended(peer.broken, peer)
+    if not peer.asked and not any(isinstance(n, ast.Assert) for tree in trees[1:] for n in tree.body):
+        return outcome("infra", "the tests asked the code nothing: what they define is never called")
     return outcome("pass", "")
+
+
+def ended(error: BaseException, peer: TesterPeer) -> dict[str, str]:
+    """As `failed`, whatever happens in it: a word is always said."""
+    try:
+        return failed(error, peer)
+    except MemoryError:
+        return outcome("memory", "MemoryError in the tests")
+    except BaseException as again:
+        return outcome("fail", f"the tests ended with {type(error).__name__}, then {type(again).__name__}")
 
 
 def failed(error: BaseException, peer: TesterPeer) -> dict[str, str]:
@@ -186,12 +199,12 @@ def failed(error: BaseException, peer: TesterPeer) -> dict[str, str]:
         if isinstance(error, ModuleNotFoundError):  # the tests' own import: no statement about the code
             return outcome("unsupported", where + text_of(error))
         return outcome(kind, where + text_of(error))
-    trace = str(info.get("trace") or "")
+    trace = info["trace"]
     said = f"{info['name']}: {info['text']}" if info["text"] else str(info["name"])
-    names = info["mro"] or ()
+    names = info["mro"]
     if "MemoryError" in names or info["errno"] == errno.ENOMEM:
         return outcome("memory", where + said, trace)
-    if "PermissionError" in names and info["errno"] in (errno.EPERM, errno.EACCES):
+    if info["errno"] == errno.EROFS or "PermissionError" in names and info["errno"] in (errno.EPERM, errno.EACCES):
         return outcome("blocked", where + said, trace)
     if "FileNotFoundError" in names and info["outside"]:  # bubblewrap hides what Landlock denies: one label for both
         return outcome("blocked", where + said, trace)
