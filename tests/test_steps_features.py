@@ -17,6 +17,7 @@ from gnomon.exports import export_study
 from gnomon.lens import feature_sources
 from gnomon.lens.feature_reading import captured, general_texts, general_tokens
 from gnomon.methods import feature_tables as tables
+from gnomon.methods.feature_blocks import _headline
 from gnomon.methods.feature_latents import active_counts, encode
 from gnomon.methods.feature_links import neuronpedia_id, page
 from gnomon.methods.probe_tables import SCORES
@@ -260,6 +261,41 @@ def test_positions_with_many_tokens(tmp_path, pool):
     assert (first["site"], first["feature"]) == (SITE, PLANTED)
 
 
+def test_two_pass_rates_are_rates_and_no_classes(tmp_path):
+    rng = np.random.default_rng(6)
+    rows = generation(tmp_path, np.tile([True, False, False], 120) | np.repeat(rng.random(120) < 0.5, 3), samples=3)
+    labels_ = rows.table("generations").groupby("group")["label"].mean()
+    assert len(set(labels_)) == 2
+    artifact = run(tmp_path, rows, target="pass_rate", pages=0)
+    assert set(artifact.table("scores")["metric"]) >= {"spearman"}
+    facts = artifact.table("facts").set_index("fact")["value"]
+    assert facts["share"] == pytest.approx(labels_.mean())
+
+
+def test_what_stands_beside_a_latent_is_named_as_it_is(tmp_path, monkeypatch):
+    given = again("given", baselines="prompt_len", pages=0)
+    said = " ".join(s.text for s in section(given) if "cheap explanations" in s.text)
+    assert "(prompt_len)" in said
+    assert "difficulty" not in said
+    monkeypatch.setattr(feature_sources, "load_dictionary", lambda source, site: dictionary(SITE, n=1))
+    alone = again("alone", dictionary="a", general_text=None, pages=0)
+    scores = alone.table("scores")
+    random = scores[scores["control"] == "random"]
+    assert len(random)
+    assert random["value"].isna().all()  # one latent: there is no other one
+    assert set(random["note"]) == {"no other latent of the site to draw from"}
+    way = alone.table("selected")["predicts"].iloc[0]
+    untested = alone.table("scores").assign(selected=False)
+    texts = [b.text for b in _headline(untested, alone.table("selected"), way, "undecided", False)]
+    assert "lead on fit, but" in texts[0]
+
+
+def section(artifact: Artifact) -> list[Any]:
+    made_section = make_section(artifact, {"name": artifact.name, "step": "features"}, strict=True)
+    assert made_section is not None
+    return made_section.sentences("headline")
+
+
 def planning(sites: tuple[str, ...]) -> Planning:
     return Planning(spec(), 0, {"activations": Cost(sites=sites), "generations": Cost(rows=100)})
 
@@ -275,6 +311,10 @@ def test_bad_input_is_told_before_and_at_work(tmp_path, monkeypatch):
         Features(dictionary="x", position="last").check(planning((f"{SITE}@last_prompt",)))
     with pytest.raises(UserError, match="pass_rate"):
         Features(dictionary="x", position="last", target="pass_rate").check(planning(("resid_post.1@last",)))
+    bare = Planning(spec(), 0, {"activations": Cost(sites=(f"{SITE}@last_prompt",)),
+                                "generations": Cost(rows=100, splits={"fit": 60, "tune": 40, "test": 0})})  # fmt: skip
+    with pytest.raises(UserError, match="needs rows in split 'test'"):
+        Features(dictionary="x").check(bare)
     rows = study()[1]
 
     def given(make) -> None:

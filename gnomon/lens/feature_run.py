@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,7 +77,9 @@ class FeatureRun:
         once = graded.drop_duplicates("asked")
         share: Any = graded.groupby("asked")["right"].mean()
         once = once.assign(pass_rate=share.loc[once["asked"].tolist()].to_numpy(dtype=np.float64))
-        return problem(once, "pass_rate", self.generation)
+        of = problem(once, "pass_rate", self.generation)
+        rate = once.set_index("row")["pass_rate"].loc[of.rows.tolist()]
+        return replace(of, y=rate.to_numpy(dtype=np.float64))  # of two rates alone, too, a rate is no class
 
     # ---------------------------------------------------------------- reading
 
@@ -221,7 +224,7 @@ class FeatureRun:
         used = self.table.loc[self.table["split"].isin(SPLITS)]
         labels = int(used["label"].notna().sum())
         read = int((self.known["label"].notna() & self.known["split"].isin(SPLITS)).sum())
-        _, dropped = baselines_at(of, step.baselines, step.position)
+        kept, dropped = baselines_at(of, step.baselines, step.position)
         rows: list[tuple[str, float, str]] = [
             ("rows", len(of.y), ""), ("groups", len(np.unique(of.groups)), ""), ("share", float(of.y.mean()), ""),
             ("unlabelled", len(used) - labels, ""), ("unread", labels - read, ""),
@@ -229,6 +232,7 @@ class FeatureRun:
             ("fewest", step.fewest, ""), ("generation", np.nan, self.generation), ("target", np.nan, of.target),
             ("position", np.nan, step.position), ("rank_by", np.nan, step.rank_by),
             ("general text", np.nan, step.general_text or "none"), ("left out", np.nan, "; ".join(dropped)),
+            ("baselines", len(kept), ", ".join(kept) or "none"),
             ("dictionaries", len(self.sources), ", ".join(dict.fromkeys(s.name for s in self.sources))),
         ]  # fmt: skip
         for way, target in zip(WAYS, TARGETS[step.target], strict=True):

@@ -27,7 +27,8 @@ def feature_blocks(artifact: Artifact) -> list[Block]:
     selected = artifact.table("selected")
     blocks: list[Block] = [_setting()]
     for way in WAYS:
-        blocks += _headline(scores, selected, way, str(known.loc[f"verdict {way}", "text"]))
+        verdict = str(known.loc[f"verdict {way}", "text"])
+        blocks += _headline(scores, selected, way, verdict, artifact.options.get("baselines") is not None)
     blocks += _search(artifact, selected)
     for way in WAYS:
         blocks += _rivals(artifact, scores, way)
@@ -70,8 +71,13 @@ def _targets(way: str) -> list[str]:
     return [way, {"correct": "pass_rate", "incorrect": "fail_rate"}[way]]
 
 
-def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: str) -> list[Block]:
+def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: str, given: bool) -> list[Block]:
     main = _main(scores, way)
+    if main is None and (selected["predicts"] == way).any():
+        return [Text(
+            f"Latents that predict {way} lead on fit, but none is scored beside its rivals: test has no labelled rows, "
+            "or a part of the training rows has no latent that leads this way.", kind="warning",
+        )]  # fmt: skip
     if main is None:
         return [Text(f"No latent predicts {way}: none of those searched is more active there.", kind="warning")]
     where = {k: main[k] for k in ("target", "split")}
@@ -107,9 +113,12 @@ def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: s
         "gain": Ref("scores", one | {"predictor": "increment"}, "value", "+.3f", ci=True),
         "partial": Ref("scores", one | {"predictor": "increment", "metric": "partial"}, "value", "+.3f", ci=True),
     }
+    told = "difficulty, surface features, the model's own output confidence"
+    if given:
+        told, refs["given"] = "{given}", fact("baselines", "text", "")
     text = (
-        "The cheap explanations alone (difficulty, surface features, the model's own output confidence) come to "
-        "{base}; the latent adds {gain} to them (paired 95% interval), and given them it still correlates with the "
+        f"The cheap explanations alone ({told}) come to {{base}}; "
+        "the latent adds {gain} to them (paired 95% interval), and given them it still correlates with the "
         "target by {partial}. "
     )
     kind = next((k for k in ("logistic", "ridge") if k in have), "difference" if "difference" in have else "")

@@ -175,8 +175,8 @@ def latent_held(of: Problem, way: int, part: Part, search: Search, labelled: np.
     base, _ = baselines_at(mine, options.baselines, position)
     combined = combine(take(base, train), y[train], folds, early, take(base, new), scaled[new])
     like = search.matched[part.name, main.site, main.latent][labelled].toarray().astype(np.float64)
-    if not like.shape[1]:
-        like = np.zeros((len(labelled), 1))
+    if not like.shape[1]:  # nothing else to draw from
+        like = np.full((len(labelled), 1), np.nan)
     flip = part.labels if way == 0 else 1 - part.labels
     luck, last = search.by_luck(part, way, labelled[new]), 1 + part.shuffles
     predicted = {}

@@ -83,7 +83,9 @@ def _named(leaders: list[Leader], split: str, n: int) -> str:
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
     """The random control of a latent is other latents."""
-    if row["control"] == RANDOM:
+    if row["control"] == RANDOM and np.isnan(row["value"]):
+        row |= {"note": "no other latent of the site to draw from"}
+    elif row["control"] == RANDOM:
         count = row["note"].split("range of ")[-1].split(" ")[0]
         row |= {"note": f"mean and 95% range of {count} random latents of the site that are active as often, signed on "
                         "the training rows"}  # fmt: skip

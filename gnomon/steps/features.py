@@ -107,6 +107,10 @@ class Features(Step):
                 f"features.target is pass_rate at position {self.position}", "position: last_prompt",
                 "elsewhere the samples of a prompt have activations of their own",
             )  # fmt: skip
+        asked = plan.inputs.get("generations")
+        for split in ("fit", "test"):
+            if asked is not None and asked.splits and not asked.splits.get(split):
+                raise UserError(f"features needs rows in split {split!r}", "fit, tune and test")
         source = plan.inputs.get("activations")
         captured = source.sites if source is not None else ()
         for site in self.dictionary if isinstance(self.dictionary, dict) else ():
