@@ -28,6 +28,7 @@ def check_dictionary(
     path: Annotated[str | None, typer.Option(help="The same: a folder inside.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a hub id: branch, tag or commit.")] = None,
     sha256: Annotated[str | None, typer.Option("--sha256", help="The weight file's hash, or the fingerprint.")] = None,
+    input_scale: Annotated[float | None, typer.Option(help="What its input is multiplied by, if asked for.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Check a sparse dictionary: shapes and numbers, and, with a model, what it rebuilds; exit 1 if something fails."""
@@ -39,7 +40,16 @@ def check_dictionary(
     if text is not None and model is None:
         raise UserError("--text without --model", "a model that reads it")
     one = load_dictionary(
-        source, site=site, format=format, layer=layer, width=width, l0=l0, path=path, revision=revision, sha256=sha256
+        source,
+        site=site,
+        format=format,
+        layer=layer,
+        width=width,
+        l0=l0,
+        path=path,
+        revision=revision,
+        sha256=sha256,
+        input_scale=input_scale,
     )
     typer.echo(f"{one.name}: {one.format}, {one.activation}, {one.d_sae} latents of width {one.d_model} at {one.site}")
     typer.echo(f"fingerprint {one.fingerprint}")

@@ -231,7 +231,8 @@ def dictionary_learning(folder: Path, kind: str = "AutoEncoderTopK", seed: int =
         "AutoEncoderNew": linear | {"decoder.bias": w["b_dec"]},
         "AutoEncoderTopK": linear | {"b_dec": w["b_dec"], "k": np.int32(K)},
         "BatchTopKSAE": linear | {"b_dec": w["b_dec"], "k": np.int32(K), "threshold": np.float32(0.4)},
-        "MatryoshkaBatchTopKSAE": plain | {"k": np.int32(K), "threshold": np.float32(0.4)},
+        "MatryoshkaBatchTopKSAE": plain
+        | {"k": np.int32(K), "threshold": np.float32(0.4), "group_sizes": np.array([10, N - 10])},
         "JumpReluAutoEncoder": plain | {"threshold": w["threshold"]},
         "GatedAutoEncoder": {"encoder.weight": encoder, "decoder.weight": decoder, "decoder_bias": w["b_dec"],
                              "mag_bias": w["b_mag"], "gate_bias": w["b_gate"], "r_mag": w["r_mag"]},

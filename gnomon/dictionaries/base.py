@@ -24,6 +24,8 @@ from gnomon.types import Direction, Site
 Activation = Literal["relu", "topk", "jumprelu"]
 BLOCK = 8192
 """Latents that are converted at once."""
+TINY = 1e-30
+"""Decoder rows shorter than this are taken for 0: float32 cannot tell their direction."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +145,8 @@ def canonical(
         subtracted: the input has b_dec taken away before it is encoded.
         threshold: of jumprelu, in the units of the file's own pre-activations.
         more: other fields of SparseDictionary.
+
+    A row shorter than TINY decodes to nothing. UserError where a number would be too large for float32.
     """
     d, n = np.shape(encoder)
     w, rows = np.empty((d, n), np.float32), np.empty((n, d), np.float32)
@@ -153,11 +157,25 @@ def canonical(
         columns, own = np.asarray(encoder[:, part], np.float64), np.asarray(decoder[part], np.float64) / input_scale
         bias = np.asarray(encoder_bias[part], np.float64) - (base @ columns if subtracted else 0.0)
         length = np.linalg.norm(own, axis=1)
-        length = np.where(length == 0, 1.0, length)
-        w[:, part], b[part] = columns * (input_scale * length), bias * length
-        rows[part], scale[part] = own / length[:, None], length
+        dead = length < TINY
+        length = np.where(dead, 1.0, length)
+        own = np.where(dead[:, None], 0.0, own) if dead.any() else own
+        columns, bias = columns * (input_scale * length), bias * length
+        _finite(columns, bias)
+        w[:, part], b[part], rows[part], scale[part] = columns, bias, own / length[:, None], length
     if threshold is not None:
-        threshold = (np.broadcast_to(np.asarray(threshold, dtype=np.float64), (n,)) * scale).astype(np.float32)
+        wide = np.broadcast_to(np.asarray(threshold, dtype=np.float64), (n,)) * scale
+        _finite(wide)
+        threshold = wide.astype(np.float32)
+    _finite(base / input_scale)
     return SparseDictionary(
         Site.parse(site), w, b, rows, (base / input_scale).astype(np.float32), threshold=threshold, scale=scale, **more
     )
+
+
+def _finite(*arrays: np.ndarray) -> None:
+    """UserError where float32 cannot hold these float64 numbers."""
+    most = float(np.finfo(np.float32).max)
+    for array in arrays:
+        if not (array.max() <= most and array.min() >= -most):  # NaN is neither
+            raise UserError("the dictionary's weights multiply to numbers beyond float32", "weights that do not")

@@ -108,7 +108,11 @@ def choose(
         layer = site.layer - 1 if site.component == "resid_pre" else site.layer
         part = {"z": "attn_out", "resid_pre": "resid_post"}.get(site.component, site.component)
         found = [f for f in found if f.component in (None, part)]
-    wanted = {"layer": layer, "width": None if width is None else _width(width), "l0": None if l0 is None else str(l0)}
+    wanted = {
+        "layer": layer,
+        "width": None if width is None else width_number(width),
+        "l0": None if l0 is None else str(l0),
+    }
     for name, value in wanted.items():
         if value is None:
             continue
@@ -124,7 +128,7 @@ def choose(
     return found[0]
 
 
-def _width(text: str | int) -> int:
+def width_number(text: str | int) -> int:
     """16k, width_16k, 16384."""
     if isinstance(text, int) or str(text).isdigit():
         return int(text)

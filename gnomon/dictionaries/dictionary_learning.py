@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gnomon.dictionaries.base import SparseDictionary, canonical
-from gnomon.dictionaries.weights import Checkpoint, checked, count, lens_site, module_site
+from gnomon.dictionaries.weights import Checkpoint, checked, count, gain_of, lens_site, module_site
 from gnomon.errors import UserError, unknown
 from gnomon.types import Site
 
@@ -49,6 +49,11 @@ def read(files: Checkpoint) -> SparseDictionary:
     shapes = SHAPES | {"threshold": "n" if kind == "JumpReluAutoEncoder" else "", "k": ""}
     arrays = files.arrays(*KEYS[kind])
     arrays = checked(files.label, arrays, shapes, trainer.get("activation_dim"), trainer.get("dict_size"))
+    sizes = arrays.get("group_sizes")
+    if sizes is not None and sizes.sum() != len(arrays["W_dec"]):
+        raise UserError(
+            f"{files.label}: its groups hold {sizes.sum():g} latents together", f"all {len(arrays['W_dec'])}"
+        )
     encoder = arrays["W_enc"] if "W_enc" in arrays else arrays["encoder.weight"].T
     decoder = arrays["W_dec"] if "W_dec" in arrays else arrays["decoder.weight"].T
     b_dec = next(arrays[name] for name in ("b_dec", "bias", "decoder.bias", "decoder_bias") if name in arrays)
@@ -59,7 +64,7 @@ def read(files: Checkpoint) -> SparseDictionary:
     elif "threshold" in arrays:
         rest = {"activation": "jumprelu", "threshold": _threshold(files.label, kind, arrays["threshold"])}
     elif kind == "GatedAutoEncoder":
-        gain = np.exp(arrays["r_mag"].astype(np.float64))
+        gain = gain_of(files.label, arrays["r_mag"])
         b_enc = arrays["mag_bias"] - gain * (b_dec.astype(np.float64) @ encoder)
         rest = {"activation": "jumprelu", "threshold": arrays["mag_bias"] - gain * arrays["gate_bias"]}
         encoder = encoder * gain
@@ -74,11 +79,17 @@ def read(files: Checkpoint) -> SparseDictionary:
 
 
 def _site(trainer: dict[str, Any]) -> Site | None:
+    """The submodule's site; UserError where `layer` says another one."""
     name = str(trainer.get("submodule_name") or "")
-    found = re.fullmatch(r"(\w+?)_layer_?(\d+)", name)
+    found = re.fullmatch(r"(\w+?)_layer_?(\d{1,6})", name)
     if found and found[1] in NAMES:
-        return Site(NAMES[found[1]], int(found[2]))
-    return lens_site(name) or module_site(name)
+        site = Site(NAMES[found[1]], int(found[2]))
+    else:
+        site = lens_site(name) or module_site(name)
+    layer = trainer.get("layer")
+    if site is not None and isinstance(layer, int) and site.component != "embed" and layer != site.layer:
+        raise UserError(f"config.json says layer {layer}, and submodule {name!r}", "one layer")
+    return site
 
 
 def _k(what: str, trainer: dict[str, Any], arrays: dict[str, np.ndarray], n: int) -> int:

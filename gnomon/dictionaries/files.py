@@ -7,9 +7,11 @@ anything, and hands back plain float arrays. What is not as it should be is a Us
 from __future__ import annotations
 
 import json
+import math
 import re
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from gnomon.errors import UserError
 
 MAX_JSON = 1 << 20
 """Bytes of a configuration file at most."""
+MAX_DIGITS = 20
+"""Of a whole number in a configuration, seeds of 64 bits among them."""
 MAX_HEADER = 16 << 20
 """Bytes of a safetensors header at most."""
 MAX_WEIGHTS = 48 << 30
@@ -53,16 +57,33 @@ def inside(path: Path, root: Path) -> Path:
 
 
 def read_config(path: Path, root: Path) -> dict[str, Any]:
-    """A small JSON object. UserError for a large, broken or deeply nested one, NaN, or anything but an object."""
+    """A small JSON object. UserError for a large, broken or deeply nested one, a key given twice, numbers that are
+    none (NaN, 1e999), or anything but an object."""
     inside(path, root)
     if path.stat().st_size > MAX_JSON:
         raise UserError(f"{path} has {path.stat().st_size} bytes", f"a configuration of at most {MAX_JSON}")
 
     def refuse(text: str) -> Any:
-        raise ValueError(f"{text} is no number of JSON")
+        raise ValueError(f"{text[:40]} is no number of JSON")
+
+    def real(text: str) -> float:
+        value = float(text)
+        return value if math.isfinite(value) else refuse(text)
+
+    def whole(text: str) -> int:
+        return int(text) if len(text) <= MAX_DIGITS else refuse(text)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is given twice")
+        return dict(pairs)
 
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse)
+        value = json.loads(
+            path.read_bytes().decode("utf-8"), parse_constant=refuse, parse_float=real, parse_int=whole,
+            object_pairs_hook=once,
+        )  # fmt: skip
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON ({error})", "a configuration") from None
     if not isinstance(value, dict):
@@ -78,6 +99,8 @@ def read_arrays(path: Path, root: Path, wanted: Iterable[str], also: Iterable[st
     inside(path, root)
     if not path.stat().st_size:
         raise UserError(f"{path} is empty", "weights")
+    if path.stat().st_size > MAX_WEIGHTS + MAX_HEADER:
+        raise UserError(f"{path} has more than {MAX_WEIGHTS >> 30} GiB", "a dictionary of that size at most")
     reader = {".safetensors": _safetensors, ".npz": _npz, ".pt": _torch, ".pth": _torch}.get(path.suffix)
     if reader is None:
         raise UserError(f"{path} is no weight file that gnomon reads", ".safetensors, .npz or .pt")
@@ -160,10 +183,9 @@ def _npz(path: Path, wanted: tuple[str, ...], also: tuple[str, ...]) -> dict[str
     out: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = _entries(path, archive)
-            total = 0
-            for name in _known(path, [e.removesuffix(".npy") for e in entries], wanted, also):
-                info = entries.get(f"{name}.npy") or entries[name]
+            entries, total = _arrays(path, _entries(path, archive)), 0
+            for name in _known(path, entries, wanted, also):
+                info = entries[name]
                 with archive.open(info) as file:
                     shape, fortran, dtype = _header(path, name, file, info.file_size)
                     total = _declared(path, name, shape, dtype.itemsize, total)
@@ -172,7 +194,7 @@ def _npz(path: Path, wanted: tuple[str, ...], also: tuple[str, ...]) -> dict[str
                 if len(data) != count * dtype.itemsize:
                     raise UserError(f"{path}: {name} holds {len(data)} bytes", f"{count * dtype.itemsize}")
                 array = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
-                out[name] = array.astype(np.float64 if dtype.itemsize == 8 else np.float32)
+                out[name] = array.astype(np.float64 if dtype.itemsize >= 8 else np.float32, copy=False)
     except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
         raise UserError(f"{path} is no whole .npz file ({error})", "weights", "download it again") from None
     except RuntimeError as error:  # an encrypted entry
@@ -201,6 +223,16 @@ def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
                 f"weights, which hardly shrink ({MAX_RATIO} times at most)", "this looks like a zip bomb",
             )  # fmt: skip
         out[info.filename] = info
+    return out
+
+
+def _arrays(path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """Entries by the names of their arrays, as numpy has them: with or without .npy. UserError for one that is there
+    twice."""
+    out: dict[str, zipfile.ZipInfo] = {}
+    for entry, info in entries.items():
+        if out.setdefault(entry.removesuffix(".npy"), info) is not info:
+            raise UserError(f"{path} holds {entry.removesuffix('.npy')!r} twice", "each array once")
     return out
 
 
@@ -248,12 +280,12 @@ def _torch(path: Path, wanted: tuple[str, ...], also: tuple[str, ...]) -> dict[s
     out, total, size = {}, 0, path.stat().st_size
     for name in _known(path, state, wanted, also):
         tensor = state[name]
-        if isinstance(tensor, bool | int | float):
+        if isinstance(tensor, bool | int | float) and abs(tensor) < 1e18:
             tensor = torch.tensor(float(tensor))
         if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
             raise UserError(f"{path}: {name} is no plain tensor", "floats")
-        whole = not tensor.ndim and name in ("k", "threshold")
-        if not tensor.is_floating_point() and not whole:
+        counts = tensor.ndim < 2 and name in also and not (tensor.is_complex() or tensor.dtype == torch.bool)
+        if not tensor.is_floating_point() and not counts:
             raise UserError(f"{path}: {name} holds {str(tensor.dtype).removeprefix('torch.')}", "floats")
         total = _declared(path, name, tensor.shape, tensor.element_size(), total)
         if tensor.device.type != "cpu" or total > size:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gnomon.dictionaries.base import SparseDictionary, canonical
-from gnomon.dictionaries.weights import Checkpoint, checked, count, lens_site, number, refuse_transcoder
+from gnomon.dictionaries.weights import Checkpoint, checked, count, flag, lens_site, number, refuse_transcoder
 from gnomon.errors import UserError
 from gnomon.types import Site
 
@@ -29,7 +29,7 @@ def read(files: Checkpoint) -> SparseDictionary:
     name = re.search(r"-L(\d+)(R|A|M|TC)-\d+x", files.label)
     if (out is not None and out != into) or (name and name[2] == "TC"):
         raise refuse_transcoder(files.label, into, out)
-    if cfg.get("use_glu_encoder"):
+    if flag(files.label, cfg, "use_glu_encoder"):
         raise UserError(f"{files.label} has a gated linear encoder", "use_glu_encoder: false")
     named = Site(SUFFIX[name[2]], int(name[1])) if name else None
     said = lens_site(into)
@@ -44,15 +44,16 @@ def read(files: Checkpoint) -> SparseDictionary:
     s_in, s_out = _scales(files.label, cfg, d)
     encoder, b_enc = arrays["encoder.weight"].T, arrays["encoder.bias"].astype(np.float64)
     b_dec = arrays.get("decoder.bias", np.zeros(d, np.float32)).astype(np.float64)
-    if cfg.get("apply_decoder_bias_to_pre_encoder"):
+    if flag(files.label, cfg, "apply_decoder_bias_to_pre_encoder"):
         b_enc = b_enc - b_dec @ encoder
     decoder = arrays["decoder.weight"].T * (s_in / s_out)
-    norms = np.linalg.norm(decoder, axis=1) if cfg.get("sparsity_include_decoder_norm") else np.ones(n)
+    include = flag(files.label, cfg, "sparsity_include_decoder_norm")
+    norms = np.linalg.norm(decoder, axis=1) if include else np.ones(n)
     meta = {"model_name": "Llama-3.1-8B" if "Llama3_1-8B" in files.label else None, "top_k": cfg.get("top_k"),
             "norm_in": math.sqrt(d) / s_in, "hook_name": into}  # fmt: skip
     return canonical(
         site, encoder, b_enc / s_in, decoder, b_dec / s_out, meta={k: v for k, v in meta.items() if v is not None},
-        **_activation(files.label, cfg, n, norms),
+        **_activation(files.label, cfg, n, norms, include),
     )  # fmt: skip
 
 
@@ -69,13 +70,13 @@ def _scales(what: str, cfg: dict[str, Any], d: int) -> tuple[float, float]:
     return s_in, math.sqrt(d) / number(what, said.get("out", said["in"]), "dataset_average_activation_norm.out")
 
 
-def _activation(what: str, cfg: dict[str, Any], n: int, norms: np.ndarray) -> dict[str, Any]:
+def _activation(what: str, cfg: dict[str, Any], n: int, norms: np.ndarray, include: bool) -> dict[str, Any]:
     kind = cfg.get("act_fn", "jumprelu")
     if kind == "relu":
         return {"activation": "relu"}
     if kind == "topk":
         return {"activation": "topk", "k": count(what, cfg.get("top_k"), n, "top_k"),
-                "by_norm": bool(cfg.get("sparsity_include_decoder_norm"))}  # fmt: skip
+                "by_norm": include}  # fmt: skip
     if kind != "jumprelu":
         raise UserError(f"{what} has act_fn {kind!r}", "jumprelu, topk or relu")
     threshold = number(what, cfg.get("jump_relu_threshold", 0.0), "jump_relu_threshold", None)

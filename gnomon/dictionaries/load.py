@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gnomon.dictionaries import FORMATS, WEIGHT_FILES
 from gnomon.dictionaries.base import SparseDictionary
-from gnomon.dictionaries.collection import Found, choose, list_dictionaries
+from gnomon.dictionaries.collection import Found, choose, list_dictionaries, width_number
 from gnomon.dictionaries.files import fingerprint
 from gnomon.dictionaries.hub import download, is_hub_id
 from gnomon.dictionaries.weights import Checkpoint
 from gnomon.disk import file_sha256
 from gnomon.errors import UserError, unknown
 from gnomon.types import Site
+
+LONGEST = 4096
+"""Characters of a source: what a path may have."""
+MOST = 300
 
 
 def load_dictionary(
@@ -56,9 +62,17 @@ def load_dictionary(
     if format is not None and format not in FORMATS:
         raise unknown("dictionary format", format, FORMATS)
     at = None if site is None else Site.parse(site)
+    if input_scale is not None and not (isinstance(input_scale, int | float) and 0 < input_scale < math.inf):
+        raise UserError(f"input_scale {input_scale!r}", "a number above 0")
     text = str(source)
+    if len(text) > LONGEST:
+        raise UserError(f"a source of {len(text)} characters", "a folder, a weight file, or a hub id (owner/name)")
     local = Path(text).expanduser()
+    if revision is not None and local.exists():
+        raise UserError(f"revision {revision!r} of {source}, which is a path", "a hub id, which has revisions")
     if local.is_file():
+        if path is not None or l0 is not None:
+            raise UserError(f"{source} is a file: path and l0 choose among many", "a folder, or neither option")
         found, root = _single(local, format), local.absolute().parent
         if found.format == "llama_scope" and root.name == "checkpoints":
             root = root.parent
@@ -79,6 +93,10 @@ def load_dictionary(
     dictionary: SparseDictionary = getattr(import_module(module), function)(files)
     if layer is not None and dictionary.site.layer != layer:
         raise UserError(f"layer {layer} was asked for, and {text} is of {dictionary.site}", "one and the same")
+    if width is not None and width_number(width) != dictionary.d_sae:
+        raise UserError(f"width {width} was asked for, and {text} has {dictionary.d_sae} latents", "one and the same")
+    if input_scale is not None and found.format != "saelens":
+        raise UserError(f"{text} asks for no factor on its input ({found.format})", "no input_scale")
     if d_model is not None and dictionary.d_model != d_model:
         raise UserError(
             f"{text} is of width {dictionary.d_model}, and {d_model} is needed", "a dictionary of this model's site"
@@ -89,12 +107,20 @@ def load_dictionary(
         if sha256.lower().removeprefix("sha256:") not in (own, mark):
             raise UserError(f"{found.weights} has the sha256 {own}", sha256, "another file, or one that was changed")
     title = name or text.rstrip("/").split("/")[-1] + ("" if found.path == "." else f"/{found.path}")
-    made = replace(dictionary, name=title, format=found.format, source=text, fingerprint=mark)
+    meta = {key: _plain(value) for key, value in dictionary.meta.items()}
+    made = replace(dictionary, name=title, format=found.format, source=text, fingerprint=mark, meta=meta)
     if sample is not None:
         from gnomon.dictionaries.check import require
 
         require(made, sample)
     return made
+
+
+def _plain(value: Any) -> Any:
+    """Text of a stranger's configuration as a terminal and a table can take it: printable, MOST characters at most."""
+    if not isinstance(value, str):
+        return value
+    return "".join(c if c.isprintable() else "?" for c in value[:MOST])
 
 
 def _single(weights: Path, format: str | None) -> Found:

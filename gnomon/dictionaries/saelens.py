@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gnomon.dictionaries.base import SparseDictionary, canonical
-from gnomon.dictionaries.weights import Checkpoint, checked, count, lens_site, refuse_transcoder
+from gnomon.dictionaries.weights import Checkpoint, checked, count, flag, gain_of, lens_site, refuse_transcoder
 from gnomon.errors import UserError, unknown
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -40,20 +40,18 @@ def read(files: Checkpoint) -> SparseDictionary:
     hook = said.get("hook_name") or said.get("hook_point")
     site = files.at(lens_site(hook, said.get("hook_head_index", said.get("hook_point_head_index"))), f"hook {hook!r}")
     arrays = _arrays(files, kind, cfg)
-    subtracted = cfg.get("apply_b_dec_to_input", True)
-    if not isinstance(subtracted, bool):
-        raise UserError(f"{files.label}: apply_b_dec_to_input = {subtracted!r}", "true or false")
+    subtracted = flag(files.label, cfg, "apply_b_dec_to_input", True)
     n = len(arrays["W_dec"])
     rest: dict[str, Any] = {"activation": {"standard": "relu", "gated": "jumprelu"}.get(kind, kind)}
     if kind == "topk":
         kwargs = cfg.get("activation_fn_kwargs")
         k = cfg.get("k", kwargs.get("k") if isinstance(kwargs, dict) else None)
-        rest |= {"k": count(files.label, k, n), "by_norm": bool(cfg.get("rescale_acts_by_decoder_norm", False))}
+        rest |= {"k": count(files.label, k, n), "by_norm": flag(files.label, cfg, "rescale_acts_by_decoder_norm")}
     if kind == "jumprelu":
         rest["threshold"] = arrays["threshold"]
     weights = (arrays["W_enc"], arrays.get("b_enc"), arrays["W_dec"], arrays["b_dec"])
     if kind == "gated":
-        gain = np.exp(arrays["r_mag"].astype(np.float64))
+        gain = gain_of(files.label, arrays["r_mag"])
         base = arrays["b_dec"].astype(np.float64) @ arrays["W_enc"] if subtracted else 0.0
         weights = (arrays["W_enc"] * gain, arrays["b_mag"] - base * gain, arrays["W_dec"], arrays["b_dec"])
         rest["threshold"] = arrays["b_mag"] - gain * arrays["b_gate"]
@@ -79,16 +77,20 @@ def _arrays(files: Checkpoint, kind: str, cfg: dict[str, Any]) -> dict[str, np.n
 
 def _scale(files: Checkpoint, cfg: dict[str, Any]) -> float:
     """What the input is multiplied by: 1, or given where the files ask for a factor that they do not hold."""
-    asked = cfg.get("normalize_activations", "none")
-    asked = {None: "none", False: "none", True: "expected_average_only_in"}.get(asked, asked)
+    asked = cfg.get("normalize_activations")
+    if asked is None or isinstance(asked, bool):
+        asked = "expected_average_only_in" if asked else "none"
     if asked == "expected_average_only_in" and files.input_scale is None:
         raise UserError(
             f"{files.label} wants its input scaled to sqrt(d) on average, by a factor that is not in its files",
-            "normalize_activations: none", "give input_scale= (sqrt(d) / the mean norm where it was trained)",
+            "normalize_activations: none",
+            "give input_scale= or --input-scale: sqrt(d) / the mean norm in training (save_dictionary keeps it)",
         )  # fmt: skip
+    if asked == "none" and files.input_scale is not None:
+        raise UserError(f"{files.label} asks for no factor (normalize_activations: none)", "no input_scale")
     if asked not in ("none", "expected_average_only_in"):
         raise UserError(
             f"{files.label} normalises every token by itself (normalize_activations: {asked!r})",
             "none, or one factor for all tokens", "such a dictionary is no linear map of the activation",
         )  # fmt: skip
-    return files.input_scale or 1.0
+    return 1.0 if files.input_scale is None else files.input_scale

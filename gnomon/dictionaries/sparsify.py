@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from gnomon.dictionaries.base import SparseDictionary, canonical
-from gnomon.dictionaries.weights import Checkpoint, checked, count, module_site, refuse_transcoder
+from gnomon.dictionaries.weights import Checkpoint, checked, count, flag, module_site, refuse_transcoder
 from gnomon.errors import UserError
 
 SHAPES = {"encoder.weight": "nd", "encoder.bias": "n", "W_dec": "nd", "b_dec": "d"}
@@ -18,10 +18,10 @@ SHAPES = {"encoder.weight": "nd", "encoder.bias": "n", "W_dec": "nd", "b_dec": "
 def read(files: Checkpoint) -> SparseDictionary:
     """The dictionary of one hookpoint's folder."""
     cfg = files.config("cfg.json")
-    if cfg.get("transcode") or cfg.get("skip_connection"):
+    if flag(files.label, cfg, "transcode") or flag(files.label, cfg, "skip_connection"):
         raise refuse_transcoder(files.label, "a module's input", "its output")
     kind = cfg.get("activation", "topk")
-    if kind != "topk" or cfg.get("signed"):
+    if kind != "topk" or flag(files.label, cfg, "signed"):
         kind = "signed topk" if kind == "topk" else kind
         raise UserError(f"{files.label} has the activation {kind!r}", "topk (unsigned)")
     site = files.at(module_site(files.folder.name), f"hookpoint {files.folder.name!r}")

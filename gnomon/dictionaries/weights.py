@@ -14,6 +14,9 @@ from gnomon.dictionaries.files import read_arrays, read_config
 from gnomon.errors import UserError
 from gnomon.types import Site
 
+LONGEST = 200
+"""Characters of a hook's name."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -99,7 +102,7 @@ def checked(
         if not np.all(np.isfinite(array)):
             bad = int((~np.isfinite(array)).sum())
             raise UserError(f"{what}: {name} holds {bad} NaN or infinite numbers", "finite weights")
-        if float(np.abs(array).max(initial=0)) > 1e18:
+        if max(float(array.max()), -float(array.min())) > 1e18:
             raise UserError(f"{what}: {name} holds numbers beyond 1e18", "weights that float32 can multiply")
     return dict(arrays)
 
@@ -127,13 +130,35 @@ def number(what: Any, value: Any, name: str, above: float | None = 0.0) -> float
     return float(value)
 
 
+def flag(what: Any, cfg: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    """True or false of the configuration, `default` where it says neither; UserError otherwise: "false" is true."""
+    value = cfg.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise UserError(f"{what}: {name} = {value!r}", "true or false")
+    return default if value is None else value
+
+
+def gain_of(what: Any, r_mag: np.ndarray) -> np.ndarray:
+    """exp(r_mag) of a gated autoencoder, float64; UserError where float32 cannot hold it."""
+    if float(np.abs(r_mag).max()) > 40:
+        raise UserError(f"{what}: r_mag reaches {float(np.abs(r_mag).max()):.3g}", "logarithms of gains, 40 at most")
+    return np.exp(r_mag.astype(np.float64))
+
+
 def lens_site(name: Any, head: Any = None) -> Site | None:
-    """The site of a TransformerLens hook name; None where it is no site of gnomon's."""
+    """The site of a TransformerLens hook name; None where it is no site of gnomon's. UserError for a head that is no
+    number of 0 or more."""
+    if not isinstance(name, str) or len(name) > LONGEST:
+        return None
     try:
-        site = Site.from_lens_name(str(name))
+        site = Site.from_lens_name(name)
     except UserError:
         return None
-    return Site(site.component, site.layer, int(head)) if head is not None and site.component == "z" else site
+    if head is None or site.component != "z":
+        return site
+    if isinstance(head, bool) or not isinstance(head, int) or head < 0:
+        raise UserError(f"hook {name} has the head {head!r}", "a whole number of 0 or more")
+    return Site(site.component, site.layer, head)
 
 
 def refuse_transcoder(what: Any, into: Any, out: Any) -> UserError:
@@ -148,7 +173,7 @@ def module_site(name: str) -> Site | None:
     """The site of a module's output by its name: layers.12, model.layers.12.mlp, h.3.attn, embed_tokens."""
     if re.search(r"(^|\.)(embed_tokens|wte|embed_in)$", name):
         return Site("embed")
-    found = re.search(r"(?:^|\.)(?:layers|h|blocks)[._](\d+)(?:\.(\w+))?$", name)
+    found = re.search(r"(?:^|\.)(?:layers|h|blocks)[._](\d{1,6})(?:\.(\w+))?$", name)
     component = {None: "resid_post", "mlp": "mlp_out"} | dict.fromkeys(("attn", "self_attn", "attention"), "attn_out")
     if not found or found[2] not in component:
         return None
