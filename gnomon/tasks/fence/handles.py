@@ -19,8 +19,9 @@ def part(handle: Any, name: str) -> Any:
 _RIGHT = ("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow", "matmul", "and", "or", "xor", "lshift",
           "rshift")  # fmt: skip
 NOT_CARRIED = {f"__{name}__" for name in (
-    *[f"r{name}" for name in _RIGHT], *_RIGHT[6:], "pos", "invert", "int", "float", "complex", "index", "round", "trunc",
-    "floor", "ceil", "bytes", "fspath", "reversed", "contains", "enter", "exit", "await", "aiter", "aenter", "aexit",
+    *[f"r{name}" for name in _RIGHT], *_RIGHT[6:], "pos", "invert", "int", "float", "complex", "index", "round",
+    "trunc", "floor", "ceil", "bytes", "fspath", "reversed", "contains", "enter", "exit", "await", "aiter", "aenter",
+    "aexit",
 )}  # fmt: skip
 """What a class may define and a handle cannot do: a test that needs it is not decided."""
 

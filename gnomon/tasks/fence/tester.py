@@ -204,7 +204,8 @@ def failed(error: BaseException, peer: TesterPeer) -> dict[str, str]:
     names = info["mro"]
     if "MemoryError" in names or info["errno"] == errno.ENOMEM:
         return outcome("memory", where + said, trace)
-    if info["errno"] == errno.EROFS or "PermissionError" in names and info["errno"] in (errno.EPERM, errno.EACCES):
+    denied = "PermissionError" in names and info["errno"] in (errno.EPERM, errno.EACCES)
+    if denied or info["errno"] == errno.EROFS:
         return outcome("blocked", where + said, trace)
     if "FileNotFoundError" in names and info["outside"]:  # bubblewrap hides what Landlock denies: one label for both
         return outcome("blocked", where + said, trace)
