@@ -52,7 +52,9 @@ class Arms:
 
     def __post_init__(self) -> None:
         options = self.options
-        n = max(options.random_controls, options.isotropic_controls, options.sweep_controls)
+        n = max(
+            options.random_controls, options.isotropic_controls, options.sweep_controls, options.attention_controls
+        )  # fmt: skip
         self.random = self.direction.random_controls(n, self.seed)
 
     def steer(self, vector: np.ndarray, coefficient: float) -> tuple[Intervention, ...]:

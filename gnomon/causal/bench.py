@@ -129,7 +129,8 @@ class Bench:
     def _found(self, name: str, table: pd.DataFrame, arms: Sequence[Arm]) -> tuple[Outcomes, Outcomes]:
         if self.decided == "logprob":
             return scoring.found(self.out, name, table, arms)
-        return written(outcomes(self.out, "rewritten"), table["row"].tolist(), arms)[:2]
+        found = written(outcomes(self.out, "rewritten"), table, arms)
+        return found.base, found.after
 
     def _effects(self, split: str, table: pd.DataFrame, arms: Sequence[Arm]) -> list[dict[str, Any]]:
         """Rows of all metrics of the deciding score."""
@@ -138,8 +139,9 @@ class Bench:
         rows = tables.effect_rows(arms, base, after, weights, shared)
         if self.decided == "logprob":
             return rows
-        unparsed = written(outcomes(self.out, "rewritten"), table["row"].tolist(), arms)[3]
-        rows += tables.mean_rows(arms, "unparsed_rate", unparsed.astype(np.float64), weights, shared)
+        found = written(outcomes(self.out, "rewritten"), table, arms)
+        for metric, share in (("unparsed_rate", found.unparsed), ("unjudged_rate", found.unjudged)):
+            rows += tables.mean_rows(arms, metric, share.astype(np.float64), weights, shared)
         return [row for row in rows if row["metric"] != "target_logprob_change"]
 
     def _shared(self, split: str, note: str = "") -> dict[str, Any]:

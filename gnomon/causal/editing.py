@@ -14,7 +14,7 @@ from gnomon.causal import scoring
 from gnomon.causal.arms import Arm
 from gnomon.causal.items import scored_rows, spread, task_items
 from gnomon.causal.pick import pick, records
-from gnomon.causal.rewrite import EXAMPLES, before_and_after, rewriter, rewritings, writes_text
+from gnomon.causal.rewrite import EXAMPLES, before_and_after, now_right, rewriter, rewritings, writes_text
 from gnomon.causal.tables import FACTS, VERDICTS, effect_rows, mean_rows, verdict_rows
 from gnomon.causal.worker import CLEAN, Block, Condition, blocks_of, outcomes, score
 from gnomon.errors import UserError
@@ -228,8 +228,7 @@ class Editing:
         weights, before = self._weights(some["group"]), some["label"].to_numpy(dtype=bool)
         units = some["row"].tolist()
         right = np.stack([
-            pick(found, condition=a.name).set_index("row")["label"].reindex(units).eq(True).to_numpy(dtype=bool)
-            for a in arms
+            now_right(pick(found, condition=a.name)).reindex(units).to_numpy(dtype=bool) for a in arms
         ], axis=1)  # fmt: skip
         unknown = np.full(right.shape, np.nan)
         base = Outcomes(unknown[:, :1], before[:, None], np.zeros((len(before), 1)))

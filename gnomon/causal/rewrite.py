@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gnomon.causal.arms import Arm
+from gnomon.causal.judged import judged
 from gnomon.causal.pick import has, pick, records
 from gnomon.causal.worker import CLEAN, Condition
 from gnomon.disk import plain
@@ -185,7 +186,7 @@ def before_and_after(
     """The rows of `table` beside what each arm wrote: schema `EXAMPLES`, changed answers first.
 
     Before: the stored answer; with `again`, the one that the condition `clean` wrote on the same path as the arms
-    (unparsed where it has no label).
+    (unparsed where it has no label; where it could not be judged the stored label stands).
     """
     was = {r["row"]: r for r in records(table)}
     old = {r["row"]: r for r in records(pick(rewritten, condition=CLEAN.name))} if again else was
@@ -194,9 +195,12 @@ def before_and_after(
     for r in records(pick(rewritten, condition=list(by_name), row=list(was))):
         row, first, arm = was[r["row"]], old[r["row"]], by_name[r["condition"]]
         before, after = _label(first["label"]), _label(r["label"])
+        if again and not judged(before, first.get("meta")):
+            before = _label(row["label"])
         same = _text(first["answer"]) == _text(r["answer"]) and before == after
         change = (
-            "unparsed" if after is None
+            "not judged" if not judged(after, r.get("meta"))
+            else "unparsed" if after is None
             else "corrected" if after and not before
             else "corrupted" if before and not after
             else "same answer" if same else "other answer"
@@ -209,9 +213,16 @@ def before_and_after(
             "reason_before": first.get("reason"), "reason": r.get("reason"), "meta": r.get("meta"),
         })  # fmt: skip
     out = pd.DataFrame(lines, columns=EXAMPLES.names)
-    rank = {"corrected": 0, "corrupted": 1, "other answer": 2, "unparsed": 3, "same answer": 4}
+    rank = {"corrected": 0, "corrupted": 1, "other answer": 2, "unparsed": 3, "not judged": 4, "same answer": 5}
     out["_rank"] = [rank[change] for change in out["change"]]
     return out.sort_values(["_rank", "row"], kind="stable", ignore_index=True).loc[:, EXAMPLES.names]
+
+
+def now_right(examples: pd.DataFrame) -> pd.Series:
+    """By row: whether an answer of `EXAMPLES` is right; one that could not be judged counts as unchanged."""
+    kept = np.asarray(examples["change"] == "not judged")
+    labels = np.where(kept, examples["label_before"], examples["label"])
+    return pd.Series([_label(v) is True for v in labels], index=list(examples["row"]), dtype=bool)
 
 
 def _label(value: Any) -> bool | None:

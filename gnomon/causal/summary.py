@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text, Tokens
 from gnomon.causal.pick import has, pick, records
-from gnomon.causal.tables import deciding, overall
+from gnomon.causal.tables import deciding, moved, overall, reach
 from gnomon.causal.whole_blocks import (
     attention_blocks,
     selective_blocks,
@@ -25,17 +24,17 @@ CLAIMS = {
     "orthogonalise": "taking it out of every matrix that writes into the residual stream",
 }
 OPENING = {
-    ("steer", "supported"): "Steering along {direction} {moves} the right answer's probability beyond every control.",
+    ("steer", "supported"): "Steering along {direction} {moves} the right answer's probability {beyond}.",
     ("steer", "not supported"): "Steering along {direction} does no more than directions blind to the labels do.",
     ("steer", "undecided"): "Whether steering along {direction} does more than its controls is undecided.",
-    ("steer_flip", "supported"): "With the sign flipped, it {moves} it beyond every control.",
+    ("steer_flip", "supported"): "With the sign flipped, it {moves} it {beyond}.",
     ("steer_flip", "not supported"): "With the sign flipped, it does no more than its controls.",
     ("steer_flip", "undecided"): "With the sign flipped, it is undecided.",
-    ("ablate", "supported"): "Ablating {direction} {moves} the right answer's probability beyond every control.",
+    ("ablate", "supported"): "Ablating {direction} {moves} the right answer's probability {beyond}.",
     ("ablate", "not supported"): "Ablating {direction} does no more than ablating a shuffled-label direction.",
     ("ablate", "undecided"): "Whether ablating {direction} does more than ablating shuffled-label ones is undecided.",
-    ("orthogonalise", "supported"): "Without {direction} in its weights, the model's probability of the right answer "
-    "{moves_} beyond every control.",
+    ("orthogonalise", "supported"): "Taking {direction} out of the weights {moves} the right answer's probability "
+    "{beyond}.",
     ("orthogonalise", "not supported"): "Taking {direction} out of the weights does no more than taking out directions "
     "blind to the labels.",
     ("orthogonalise", "undecided"): "Whether taking {direction} out of the weights does more than its controls is "
@@ -47,7 +46,6 @@ YIELD = {
     "net_accuracy": ("accuracy of whole answers", "share of rows"),
 }  # fmt: skip
 EDITS = {"steer": "Steering", "ablate": "Ablation", "orthogonalise": "Orthogonalising the weights"}
-VERBS = {"raises": "rises", "lowers": "falls"}
 RULE = (
     "Rule, fixed beforehand: a claim is supported where its change lies farther from the median of all than the 95th "
     "percentile of its controls do, with a paired 95% bootstrap interval of that margin above 0 and rank p at most .05 "
@@ -123,8 +121,9 @@ def _setting() -> Text:
 def _headline(verdicts: pd.DataFrame, claim: str) -> Text:
     refs: dict[str, Ref] = {"direction": _fact("direction", "text", "")}
     here = pick(verdicts, claim=claim, metric=METRIC)
-    moves = "raises" if float(np.mean(here["excess"])) > 0 else "lowers"
-    words = [OPENING[claim, overall(verdicts, claim)].replace("{moves}", moves).replace("{moves_}", VERBS[moves])]
+    way, beside = moved(verdicts, claim), reach(verdicts, claim)
+    moves, beyond = ("moves", f"less than {beside}") if way == "less" else (way, f"beyond {beside}")
+    words = [OPENING[claim, overall(verdicts, claim)].replace("{moves}", moves).replace("{beyond}", beyond)]
     for i, control in enumerate(here["control"]):
         where = {"claim": claim, "metric": METRIC, "control": control}
         names = {c: f"{c}_{i}" for c in ("value", "mean", "low", "high", "p", "k", "n", "coefficient")}

@@ -181,6 +181,21 @@ def overall(table: pd.DataFrame, claim: str) -> str:
     return "not supported" if "not supported" in words else "undecided"
 
 
+def moved(table: pd.DataFrame, claim: str) -> str:
+    """How a supported claim's change reads beside its controls: raises | lowers | less (it went the way of the
+    controls, but less far)."""
+    here = pick(table, claim=claim, metric=deciding(table))
+    value, excess = float(np.mean(here["value"])), float(np.mean(here["excess"]))
+    return "less" if value * excess <= 0 else "raises" if excess > 0 else "lowers"
+
+
+def reach(table: pd.DataFrame, claim: str) -> str:
+    """Beside what a supported claim stands out: with many controls the 95th percentile may leave some farther out."""
+    here = pick(table, claim=claim, metric=deciding(table))
+    alone = bool((np.asarray(here["p"]) <= 1 / (1 + np.asarray(here["controls"])) + 1e-12).all())
+    return "every control" if alone else "95% of its controls"
+
+
 def sweep_rows(effect_table: pd.DataFrame) -> pd.DataFrame:
     """Dose and response on tune: the direction with its interval; random directions as their mean, with the smallest
     and the largest as ends. An isotropic direction has no sign, so its sizes serve both sides."""

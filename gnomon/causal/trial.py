@@ -49,6 +49,8 @@ class Trial(Bench):
         fit = self._split(table, "fit")
         self.arms = self._prepare(fit)
         gate = gating.gate_of(options, self.direction, self.source)
+        if options.attention:  # rows without parts are refused before the sweep, not after it
+            attending.parts_of(options, fit)
         self.tune = self._split(table, "tune", min(options.tune_rows, most) if whole else options.tune_rows)
         coefficient = self._sweep() if "steer" in options.kinds else None
         self.test = self._split(table, "test", min(options.max_rows, most) if whole else options.max_rows)
@@ -161,6 +163,8 @@ class Trial(Bench):
         some = spread(self.test, self.options.generate_rows)
         worker = attending.Attender(self.ctx.model_spec, str(self.out.path), self.options.where)
         shards = attending.shards(some, parts, [CLEAN, *(arm.condition for arm in arms)], self.options.batch_size)
+        if not shards:
+            return
         self._run(worker, shards, "attention", [len(s.rows) * len(s.conditions) for s in shards])
         found = attending.attention_table(
             outcomes(self.out, "attended"), some, [arm.name for arm in arms], self._weights(some["group"])

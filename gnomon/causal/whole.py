@@ -8,6 +8,7 @@ choice, test, controls - rests on answers that were written under the edit and g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 
 from gnomon.causal.arms import Arm
 from gnomon.causal.items import MAX_TARGET, Encode
-from gnomon.causal.judged import refuse_logprob, runs_answers
+from gnomon.causal.judged import judged, refuse_logprob, runs_answers
 from gnomon.causal.pick import pick
 from gnomon.causal.rewrite import writes_text
 from gnomon.causal.worker import CLEAN
@@ -48,20 +49,31 @@ def decided_by(score: str, source: Artifact, table: pd.DataFrame, encode: Encode
     return ("generate" if score == "generate" else "logprob"), long
 
 
-def written(
-    rewritten: pd.DataFrame, rows: Sequence[int], arms: Sequence[Arm]
-) -> tuple[Outcomes, Outcomes, np.ndarray, np.ndarray]:
-    """Outcomes of whole answers: without an edit `[n, 1]`, under each arm `[n, arms]`; unparsed of both, as booleans.
+@dataclass(frozen=True)
+class Written:
+    """Outcomes of whole answers: `base` without an edit `[n, 1]`, `after` under each arm `[n, arms]`; which of the
+    latter have no label, and which of those could not be judged, `[n, arms]` bool."""
 
-    An unparsed answer is not right. Two answers are the same where their parsed answers are, or, unparsed, their texts.
+    base: Outcomes
+    after: Outcomes
+    unparsed: np.ndarray
+    unjudged: np.ndarray
+
+
+def written(rewritten: pd.DataFrame, table: pd.DataFrame, arms: Sequence[Arm]) -> Written:
+    """What the rows of `table` came to. Two answers are the same where their parsed answers are, or else their texts.
+
+    An answer without a label is not right; but one that could not be judged (verdict blocked, unsupported, infra) is
+    never counted as wrong: under an edit it counts as unchanged, without one the row's stored label stands.
     """
-    names = [CLEAN.name, *(arm.name for arm in arms)]
-    part = pick(rewritten, row=list(rows), condition=names)
+    rows, names = table["row"].tolist(), [CLEAN.name, *(arm.name for arm in arms)]
+    part = pick(rewritten, row=rows, condition=names)
     said = [a if isinstance(a, str) else t for a, t in zip(part["answer"], part["text"], strict=True)]
     labels = part["label"].tolist()
     part = part.assign(
         right=[v is not None and v == v and bool(v) for v in labels],
         unparsed=[v is None or v != v for v in labels],
+        unjudged=[not judged(v, m) for v, m in zip(labels, part["meta"], strict=True)],
         said=pd.factorize(np.array(said, dtype=object))[0],
     )
 
@@ -69,6 +81,9 @@ def written(
         return part.pivot(index="row", columns="condition", values=column).loc[list(rows), names].to_numpy()
 
     right, unparsed, codes = grid("right").astype(bool), grid("unparsed").astype(bool), grid("said").astype(np.int64)
+    unjudged = grid("unjudged").astype(bool)
+    right[:, 0] = np.where(unjudged[:, 0], table["label"].to_numpy(dtype=bool), right[:, 0])
+    right = np.where(unjudged, right[:, :1], right)
     every = Outcomes(np.full(right.shape, np.nan), right, codes)
     after = Outcomes(every.logprob[:, 1:], every.right[:, 1:], every.answer[:, 1:])
-    return every.column(0), after, unparsed[:, :1], unparsed[:, 1:]
+    return Written(every.column(0), after, unparsed[:, 1:], unjudged[:, 1:])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text
 from gnomon.causal.pick import first, has, pick
-from gnomon.causal.tables import overall
+from gnomon.causal.tables import moved, overall, reach
 
 ACTS = {
     "steer": "Steering along {direction} at {coefficient} times the typical token norm",
@@ -16,10 +15,11 @@ ACTS = {
     "orthogonalise": "Taking {direction} out of every matrix that writes into the residual stream",
 }
 SAID = {
-    ("supported", 1): "{act} raises accuracy beyond every control.",
-    ("supported", -1): "{act} lowers accuracy beyond every control.",
-    ("not supported", 1): "{act} changes accuracy no more than directions blind to the labels do.",
-    ("undecided", 1): "{act}: whether it changes accuracy more than its controls do is undecided.",
+    "raises": "{act} raises accuracy beyond {beside}.",
+    "lowers": "{act} lowers accuracy beyond {beside}.",
+    "less": "{act} changes accuracy less than {beside}.",
+    "not supported": "{act} changes accuracy no more than directions blind to the labels do.",
+    "undecided": "{act}: whether it changes accuracy more than its controls do is undecided.",
 }
 RATES = {
     "corrected_rate": "{value} of {n} wrong answers became right",
@@ -41,7 +41,8 @@ def setting() -> Text:
         "{direction} at {site} (read at {position}) was edited at the tokens {where}. Every number here rests on whole "
         "answers, written and graded: those under an edit beside those that the same run wrote without one, of which "
         "{accuracy} of {n} test rows ({groups} groups) are right; {same} of them are graded as the stored ones. An "
-        "answer without a label is not right. One unit of steering is {unit}, the median norm of {tokens} fit tokens "
+        "answer without a label is not right; one that could not be judged (blocked, unsupported, infra) counts as "
+        "unchanged. One unit of steering is {unit}, the median norm of {tokens} fit tokens "
         "at the site; {masked} of them were left out as massive.",
         {
             "direction": _fact("direction", "text", ""), "site": _fact("site", "text", ""),
@@ -58,7 +59,7 @@ def whole_headline(verdicts: pd.DataFrame, claim: str) -> Text:
     refs = {"direction": _fact("direction", "text", "")}
     net = pick(verdicts, claim=claim, metric="net_accuracy")
     verdict = overall(verdicts, claim)
-    sign = -1 if verdict == "supported" and float(np.mean(net["excess"])) < 0 else 1
+    opening = SAID[moved(verdicts, claim) if verdict == "supported" else verdict]
     refs["coefficient"] = Ref(
         "verdicts", {"claim": claim, "metric": "net_accuracy", "control": str(net["control"].iloc[0])}, "coefficient",
         "+.3g",
@@ -85,7 +86,8 @@ def whole_headline(verdicts: pd.DataFrame, claim: str) -> Text:
             )
         if beside:
             said[-1] += " (" + ", ".join(beside) + ")"
-    text = SAID[verdict, sign].replace("{act}", ACTS[claim]) + " Of its answers, " + "; ".join(said) + "."
+    opening = opening.replace("{act}", ACTS[claim]).replace("{beside}", reach(verdicts, claim))
+    text = opening + " Of its answers, " + "; ".join(said) + "."
     used = {name: ref for name, ref in refs.items() if "{" + name + "}" in text}
     return Text(text, used, "headline" if claim != "steer_flip" else "text")
 
@@ -95,9 +97,10 @@ def unparsed(effects: pd.DataFrame, claim: str) -> list[Block]:
     where = {"kind": claim.split("_")[0], "control": "sign_flip" if claim.endswith("_flip") else "", "split": "test",
              "score": "generate"}  # fmt: skip
     out: list[Block] = [Text(
-        "Under this edit {unparsed} of the answers have no label (no answer in them, or none that could be judged) and "
+        "Under this edit {unparsed} of the answers have no label ({unjudged} of all could not be judged) and "
         "{changed} differ from the one without it.",
         {"unparsed": Ref("effects", where | {"metric": "unparsed_rate"}, "value", ".1%", ci=True),
+         "unjudged": Ref("effects", where | {"metric": "unjudged_rate"}, "value", ".1%"),
          "changed": Ref("effects", where | {"metric": "answer_changed"}, "value", ".1%", ci=True)},
     )]  # fmt: skip
     for metric, what in (("corrected_rate", "wrong"), ("corrupted_rate", "right")):
