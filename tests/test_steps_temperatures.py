@@ -216,6 +216,8 @@ def test_the_section_resolves_and_speaks(planted):
     said = [h for h in headlines(artifact.path.parent) if "temperature" in h]
     assert any("at .9" in h and "at least one" in h for h in said)
     assert any(MAIN in h and "difficulty" in h for h in said)
+    main = next(h for h in said if h.startswith(MAIN))
+    assert main.count("(p = ") == 2  # at the lowest temperature and at the highest, each beside its shuffled labels
 
 
 def test_without_a_signal_shuffled_labels_explain_everything(tmp_path: Path):

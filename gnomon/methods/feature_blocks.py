@@ -73,7 +73,7 @@ def _targets(way: str) -> list[str]:
 
 def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: str, given: bool) -> list[Block]:
     main = _main(scores, way)
-    if main is None and (selected["predicts"] == way).any():
+    if main is None and way in set(selected["predicts"]):
         return [Text(
             f"Latents that predict {way} lead on fit, but none is scored beside its rivals: test has no labelled rows, "
             "or a part of the training rows has no latent that leads this way.", kind="warning",

@@ -106,11 +106,13 @@ def _predictor(table: Any, main: str, best: str, low: float, high: float) -> lis
         "high": Ref("temperatures", _at(high, "auroc", main), "temperature", "g"),
         "null": Ref("temperatures", _at(high, "auroc", main, "shuffled"), "value", ".3f", ci=True),
         "p": Ref("temperatures", _at(high, "auroc", main), "p", ".3f"),
+        "cold_null": Ref("temperatures", _at(low, "auroc", main, "shuffled"), "value", ".3f", ci=True),
+        "cold_p": Ref("temperatures", _at(low, "auroc", main), "p", ".3f"),
         "main": Ref("temperatures", _at(high, "auroc", main), "predictor", ""),
     }
     text = (
         "{main} tells right from wrong answers with AUROC {cold} at temperature {low} and {hot} at {high}; labels "
-        "shuffled by group give {null} there (p = {p})."
+        "shuffled by group give {cold_null} (p = {cold_p}) and {null} (p = {p})."
     )
     if best and best != main and there(high, "auroc", best):
         refs["cheap"] = Ref("temperatures", _at(high, "auroc", best), "value", ".3f", ci=True)

@@ -98,7 +98,8 @@ class Temperatures(Step):
             if lacking:
                 site, position = lacking[0].split("@")
                 raise UserError(
-                    f"of: {name} has no activations at {lacking[0]}", f"those that {' or '.join(self.using)} may choose",
+                    f"of: {name} has no activations at {lacking[0]}",
+                    f"those that {' or '.join(self.using)} may choose",
                     f"give {name} the capture of the base generation, at least {{sites: {site}, positions: "
                     f"[{position}]}}; or positions: last_prompt in {' and '.join(self.using)} (samples share a prompt)",
                 )  # fmt: skip
