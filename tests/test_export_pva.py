@@ -46,10 +46,11 @@ def answers(sampled: bool = False) -> pd.DataFrame:
             "entry": f"f{i}", "reference": f"def f{i}(): ...", "tests": [f"assert f{i}() == 1", "assert True"],
             "parts": {"problem": f"Write f{i}.", "tests": "assert"}, "verdict": VERDICTS[label],
             "stderr": None if label else "Traceback", "sandbox": "kernel", "task_id": own[table["example_id"][i]],
-            "code": f"def f{i}(): return 1",
+            "code": None if label is None else f"def f{i}(): return 1",
         })  # fmt: skip
     table["meta"] = [json.dumps(m) for m in metas]
-    table["answer"] = "return 1"
+    table["answer"] = [None if label is None else "return 1" for label in table["label"]]  # no program was found
+    table["reason"] = [None if label else "assert failed" for label in table["label"]]
     return table
 
 
@@ -113,6 +114,7 @@ def test_each_graded_answer_has_its_activations_under_its_class(out: Path):
         if r["test_passed"] is None:
             assert r["file"] is None
             assert r["verdict"] == "infra"
+            assert r["generated_code"] is None
             continue
         side = "correct" if r["test_passed"] else "incorrect"
         for layer in LAYERS:

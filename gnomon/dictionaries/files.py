@@ -291,5 +291,5 @@ def _torch(path: Path, wanted: tuple[str, ...], also: tuple[str, ...]) -> dict[s
         if tensor.device.type != "cpu" or total > size:
             raise UserError(f"{path}: {name} declares {tuple(tensor.shape)}", f"numbers that its {size} bytes hold")
         wide = tensor.detach().double() if tensor.dtype == torch.float64 else tensor.detach().float()
-        out[name] = wide.clone().numpy()
+        out[name] = wide.numpy()
     return out

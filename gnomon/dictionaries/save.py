@@ -27,21 +27,24 @@ def save_dictionary(dictionary: SparseDictionary, folder: str | Path) -> Path:
     folder = Path(folder)
     scale = np.ones(dictionary.d_sae, np.float32) if dictionary.scale is None else np.asarray(dictionary.scale)
     wide = scale.astype(np.float64)
-    arrays = {
-        "W_enc": dictionary.encoder / wide,
-        "b_enc": dictionary.encoder_bias / wide,
-        "W_dec": dictionary.decoder * wide[:, None],
-        "b_dec": dictionary.decoder_bias,
-    }
+    plain = {
+        "W_enc": _single(dictionary.encoder / wide),
+        "b_enc": _single(dictionary.encoder_bias / wide),
+        "W_dec": _single(dictionary.decoder * wide[:, None]),
+        "b_dec": _single(dictionary.decoder_bias),
+    }  # one by one: float64 of one matrix at a time is held
     if dictionary.activation == "jumprelu":
         if dictionary.threshold is None:
             raise UserError(f"{dictionary.name or 'the dictionary'} is a jumprelu without a threshold", "a threshold")
-        arrays["threshold"] = dictionary.threshold / wide
-    plain = {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in arrays.items()}
+        plain["threshold"] = _single(dictionary.threshold / wide)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "cfg.json", _config(dictionary))
     write_bytes(folder / "sae_weights.safetensors", save(plain))
     return folder
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _config(dictionary: SparseDictionary) -> dict[str, Any]:

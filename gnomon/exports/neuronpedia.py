@@ -6,7 +6,7 @@ Fields, as Neuronpedia's feature endpoint has them:
     hookName, vector              TransformerLens hook, decoder row of length 1
     pos_str, pos_values           tokens whose logits it raises most, and by how much (norm's scale left out)
     neg_str, neg_values           tokens that it lowers most
-    frac_nonzero                  share of tokens on which it is active: of general text where that was measured
+    frac_nonzero                  share of general text's tokens on which it is active; absent where not measured
     freq_hist_data_bar_values     middle of each bin of the active values; ..._bar_heights: rows in it (same length)
     logits_hist_data_bar_values   middle of each bin of the effects on all tokens; ..._bar_heights: tokens in it
     activations                   texts: tokens, values, maxValue, maxValueTokenIndex, minValue
@@ -74,8 +74,9 @@ def feature(row: dict[str, Any], direction: Direction, tables: dict[str, pd.Data
     out: dict[str, Any] = {
         "modelId": model_id, "layer": layer, "index": str(int(row["feature"])),
         "hookName": direction.site.lens_name, "vector": direction.vector.tolist(),
-        "frac_nonzero": row["general_rate"],
     }  # fmt: skip
+    if pd.notna(row["general_rate"]):  # their field is a number, never null
+        out["frac_nonzero"] = float(row["general_rate"])
     for name, side in (("pos", "top"), ("neg", "bottom")):
         part = logits[logits["side"] == side].sort_values("rank")
         out |= {f"{name}_str": part["token"].tolist(), f"{name}_values": part["effect"].tolist()}

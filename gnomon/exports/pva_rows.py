@@ -38,6 +38,10 @@ READ = ("row", "example_id", "group", "split", "difficulty", "sample", "round", 
         "text", "answer", "label", "reason", "target", "finish", "max_prob", "entropy", "margin", "mean_logprob",
         "baselines", "meta")  # fmt: skip
 
+WORDS = ("example_id", "group", "split", "prompt_hash", "prompt", "text", "answer", "reason", "target", "finish",
+         "baselines", "meta")  # fmt: skip
+"""The columns of READ that hold text."""
+
 
 def safe(task_id: str) -> str:
     """A task id in a file's name: HumanEval/0 -> HumanEval%2F0 (percent-encoded), never hidden, nor too long."""
@@ -77,8 +81,11 @@ def task_ids(rows: pd.DataFrame, dataset: str) -> dict[str, str]:
 
 
 def answers_of(generation: Artifact) -> pd.DataFrame:
-    """The answers of a generation; an episode's last round."""
+    """The answers of a generation; an episode's last round. What a row lacks in words is None (not pandas's NaN)."""
     table = generation.table("generations", READ).assign(generation=generation.name)
+    for name in WORDS:
+        words = [None if pd.isna(v) else str(v) for v in table[name]]
+        table[name] = pd.Series(words, index=table.index, dtype=object)  # a str column would turn None into NaN
     keys = ["example_id", "temperature", "sample"]
     return table.sort_values("row", kind="stable").drop_duplicates(keys, keep="last").reset_index(drop=True)
 
