@@ -100,6 +100,22 @@ def test_humaneval_is_continued_and_checked(tmp_path: Path, box: Plain) -> None:
         HumanEval(path=str(lines(tmp_path / "bad.jsonl", [{"task_id": "x"}]))).examples()
 
 
+@pytest.mark.parametrize("style", ["chat", "prefix", "plain", "chat_prefix"])
+def test_a_function_begun_anew_runs_after_what_the_prompt_gives(tmp_path: Path, box: Plain, style: str) -> None:
+    task = HumanEval(path=str(humaneval(tmp_path)), style=style)  # type: ignore[arg-type]
+    total, after = task.examples()
+    for example, program in (
+        (total, "def total(xs: List[int]) -> int:\n    return sum(xs)\n"),
+        (after, "def after(x):\n    return helper(x)\n"),
+    ):
+        grade = task.grade(example, f"\n```python\n{program}```\n")
+        assert grade.label is True, grade.reason
+        assert grade.answer == program.rstrip()
+        assert box.asked[-1]["code"].endswith(program)
+    wrong = "def total(xs: List[int]) -> int:\n    return 3\n"
+    assert task.grade(total, f"\n```python\n{wrong}```\n").label is False
+
+
 # ---------------------------------------------------------------- verdicts
 
 

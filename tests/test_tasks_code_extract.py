@@ -171,6 +171,47 @@ def test_a_fault_in_the_middle_is_kept_for_the_tests_to_refuse() -> None:
     assert program(f"def f(xs):{broken}\n") == "not Python"
 
 
+def test_a_fault_in_the_only_statement_is_a_fault_and_no_cut() -> None:
+    for line in (
+        "    return xs +* 2",
+        "    return xs +* 2\n",
+        "    return 1 if “a” else 0\n",
+        "\u00a0\u00a0return 1\n",
+    ):
+        assert program(f"\n{line}", HEAD) == "not Python", line
+        for text in (f"def f(xs):\n{line}", f"```python\ndef f(xs):\n{line}", f"```python\ndef f(xs):\n{line}\n```"):
+            assert program(text) == "not Python", text
+    assert program("```python\ndef f(xs):\n    return (1 +\n```") == "not Python", "no limit cuts what a fence closes"
+    for words in ("\n    The function adds.", " This function adds.", "\nThe function adds."):
+        assert extract(words, "f", HEAD) is None, words
+    for words in ("def f(xs) is a function that adds.", "You write def f(xs): and go on.\nGood luck."):
+        assert extract(words, "f") is None, words
+
+
+def test_what_follows_a_function_in_its_fence_does_not_spoil_it() -> None:
+    for after in (">>> f([1])\n1", "Example usage follows.", "1. It adds"):
+        assert program(f"```python\n{DEF}{after}\n```") == WANTED, after
+    inside = 'def f(xs):\n    """\n    ```\n    f([1])\n    ```\n    """\n' + BODY
+    assert program(f"```python\n{inside}\n```") == ast.unparse(ast.parse(inside))
+
+
+def test_a_method_is_not_torn_out_of_its_class() -> None:
+    text = "class Solution:\n    @staticmethod\n    def f(xs):\n        return sum(xs)\n"
+    for whole in (text, f"```python\n{text}```", f"Here it is:\n\n{text}\nDone.\n"):
+        code = extract(whole, "f")
+        assert code is not None
+        assert not defines(code.program, "f"), whole
+        assert code.program.startswith("class Solution")
+
+
+def test_words_between_two_versions_take_back_only_what_they_say_is_wrong() -> None:
+    wrong = DEF.replace("+=", "-=")
+    for words in ("This actually works. Without a fixed size:", "Another way:"):
+        assert program(f"```python\n{DEF}```\n{words}\n```python\n{wrong}```") == WANTED, words
+    for words in ("Actually, it must add:", "The fixed version:", "Fixed:", "Oops."):
+        assert program(f"```python\n{wrong}```\n{words}\n```python\n{DEF}```") == WANTED, words
+
+
 def test_another_name_is_code_too() -> None:
     code = extract("```python\ndef g(xs):\n    return 1\n```", "f")
     assert code is not None

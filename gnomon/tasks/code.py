@@ -11,6 +11,7 @@ import atexit
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -80,10 +81,14 @@ class CodeTask(Task):
     # ---------------------------------------------------------------- grades
 
     def extract(self, example: Example, text: str) -> code_extract.Code | None:
-        """The program in a text that answers `example`."""
-        head = example.meta["head"]
+        """The program in a text that answers `example`. One that begins the function anew runs after what the problem
+        gives before it (imports, other functions), as its continuation would."""
+        head, entry = example.meta["head"], example.meta["entry"]
         opened = self.style in ("plain", "chat_prefix")
-        return code_extract.extract(text, example.meta["entry"], head if self.style == "prefix" else "", opened)
+        code = code_extract.extract(text, entry, head if self.style == "prefix" else "", opened)
+        if code is None or code.how.startswith("continued") or "from __future__" in code.program:
+            return code
+        return replace(code, program=given(head, entry) + code.program)
 
     def grade(self, example: Example, text: str) -> Grade:
         code = self.extract(example, text)
@@ -127,6 +132,13 @@ def _sandbox(pid: int, limits: tuple[Any, ...], unsandboxed: bool) -> Any:
 def _problem(item: Item) -> Problem:
     meta = item.meta
     return Problem(item.question, tuple(meta["tests"][: meta["shown"]]), meta["head"], item.solution)
+
+
+def given(head: str, entry: str) -> str:
+    """What stands in a function's beginning before the function itself; "" where nothing does."""
+    found = re.search(rf"^(?:@.*\n)*(?:async[ \t]+)?def[ \t]+{re.escape(entry)}\b", head, re.MULTILINE)
+    before = head[: found.start()] if found else ""
+    return before if before.strip() else ""
 
 
 # ---------------------------------------------------------------- difficulty

@@ -1,8 +1,9 @@
 """A model's text to the program in it: fenced, bare, within prose, or the continuation of a function begun for it.
 
 Nothing is repaired: what runs is what was written, up to where the program ends. Two things are left off at its end:
-statements that only try the function out (prints, asserts, `if __name__`), and one statement that the length limit
-cut in two, if what remains still defines the function.
+statements that only try the function out (prints, asserts, `if __name__`), and, where no fence was closed behind it,
+one statement that the length limit cut in two. A program with a fault is kept, for the tests to refuse; one of which
+nothing remains because it was cut is no program.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-VERSION = 1
+VERSION = 2
 """Raised when a rule changes: labels made by another version are not the same labels."""
 
 _END = re.compile(r"<\|im_(?:end|start)\|>|<\|endoftext\|>|<\|eot_id\|>|</s>|<eos>|<end_of_turn>|\[/?INST\]|\[DONE\]")
@@ -24,7 +25,10 @@ _STARTS = re.compile(
     re.MULTILINE,
 )
 _CODE = re.compile(r"^[ \t]*(?:(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(|class[ \t]+\w+[ \t]*[:(])", re.MULTILINE)
-_RETRACTED = re.compile(r"\b(?:wait|oops|actually|corrected|correction|fixed|mistake|wrong|incorrect)\b", re.IGNORECASE)
+_RETRACTED = re.compile(
+    r"\b(?:wait|oops|corrected|correction|mistake|wrong|incorrect|fixed (?:version|code|function))\b"
+    r"|^[ \t]*(?:actually|fixed)\b", re.IGNORECASE | re.MULTILINE
+)  # fmt: skip
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _TRYING = (ast.Expr, ast.Assert, ast.Delete, ast.Pass)
 
@@ -102,7 +106,7 @@ def _continued(text: str, entry: str, head: str) -> Code | None:
     if mended is None:
         return _made(text, start, len(region), "continued", head)
     if not region[:mended].strip():
-        return None
+        return _made(text, start, len(region), "continued", head) if _faulty(region, head) else None
     return _made(text, start, mended, "continued, cut", head)
 
 
@@ -151,14 +155,17 @@ def _joined(head: str, body: str) -> str:
 def _whole(text: str, entry: str, opened: bool) -> Code | None:
     blocks = list(_blocks(text, opened))
     found = [code for code in (_block(text, *block, entry) for block in blocks) if code is not None]
-    named = [code for code in found if defines(code.program, entry)] or [c for c in found if _names(c.program, entry)]
-    if named:
+    bare = None if opened else _bare(text, entry)
+    named = [code for code in found if defines(code.program, entry)]
+    broken = [c for c in found if _names(c.program, entry)]
+    if not named and bare is not None and defines(bare.program, entry) and not any(parses(c.program) for c in broken):
+        return bare  # a fence in a docstring is no end, nor is what follows the function in a fence
+    if named := named or broken:
         chosen = named[0]
         for other in named[1:]:
             if _RETRACTED.search(text[chosen.end : other.start]):
                 chosen = other
         return chosen
-    bare = None if opened else _bare(text, entry)
     if bare is not None and _names(bare.program, entry):
         return bare
     return next((c for c in found if _CODE.search(c.program)), None) or bare or (found[0] if opened and found else None)
@@ -199,6 +206,8 @@ def _bare(text: str, entry: str) -> Code | None:
         starts.append(inline.start())
     best: Code | None = None
     for start in sorted(starts):
+        if best is not None and best.start < start < best.end and parses(best.program):
+            continue  # a method is not torn out of its class
         line = text.rfind("\n", 0, start) + 1
         begin = line if line and not text[line:start].strip() else start  # a first line may have lost its indent
         code = _ended(text, begin, len(text), "bare", entry)
@@ -230,10 +239,12 @@ def _ended(text: str, start: int, end: int, how: str, entry: str) -> Code | None
         kept = _without_trials(tree, entry)
         return _made(text, start, start + _offset(region, kept.end_lineno or 1), how)
     stop = next((start + at for at in _dedented(region) if _is_prose(region[at:])), end) if how == "bare" else end
-    mended = _mended(text[start:stop], "")
-    if mended is None:
-        return _made(text, start, stop, how) if _names(program, entry) or how != "bare" else None
-    return _made(text, start, start + mended, f"{how}, cut") if text[start : start + mended].strip() else None
+    mended = None if how == "fence" else _mended(text[start:stop], "")
+    if mended is not None and text[start : start + mended].strip():
+        return _made(text, start, start + mended, f"{how}, cut")
+    if mended is not None and not _faulty(text[start:stop], ""):
+        return None
+    return _made(text, start, stop, how) if _names(program, entry) or how != "bare" else None
 
 
 def _without_trials(tree: ast.Module, entry: str) -> ast.stmt:
@@ -285,6 +296,24 @@ def _mended(region: str, head: str) -> int | None:
         else:
             return None
     return 0
+
+
+def _faulty(region: str, head: str) -> bool:
+    """Whether a function of which no statement remains has a fault of its own: one that lies before the text's end, in
+    the body of a signature that stands. What the length limit cut is good up to where it ends."""
+    program = (_joined(head, region) if head else _dedent(region)).rstrip()
+    error = _tree(program)
+    if not isinstance(error, SyntaxError) or re.search(
+        r"never closed|unterminated|EOF|expected an ind", str(error.msg)
+    ):
+        return False
+    lines = program.split("\n")
+    at, end = error.lineno or 1, error.end_offset or error.offset or 0
+    begun = "\n".join(lines[: at - 1])
+    ends = at >= len(lines) and end > len(lines[-1])
+    own = at > head.count("\n") + (not head.endswith("\n"))  # not on the line that the head ends with
+    words = _is_prose(lines[at - 1].strip()) if own else True
+    return not (ends or words) and bool(begun.strip()) and parses(begun + "\n    pass\n")
 
 
 def _made(text: str, start: int, end: int, how: str, head: str = "") -> Code | None:
