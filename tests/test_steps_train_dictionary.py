@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from gnomon.dictionaries import check_dictionary, dictionaries_of, load_dictionary
 from gnomon.errors import UserError
 from gnomon.lens import splice
+from gnomon.lens.dictionary_training import Work
 from gnomon.methods import dictionary_quality as quality
 from gnomon.methods import topk_dictionary as topk
 from gnomon.report.resolve import check
@@ -19,7 +23,7 @@ from gnomon.report.sections import make_section
 from gnomon.step import Cost, ModelSpec, Planning
 from gnomon.steps.train_dictionary import TrainDictionary
 from gnomon.store import Artifact
-from gnomon.types import Site
+from gnomon.types import Activations, Site
 from tests.stepping import data_files, made
 from tests.tiny import tiny_folder, tiny_model
 
@@ -313,6 +317,33 @@ def test_text_joins_the_training_and_nothing_else(source: Artifact, tmp_path: Pa
     assert TrainDictionary(text=str(text)).identity() != first
     neutral = run(tmp_path / "d", source, text="neutral", tokens=2500, **options)
     assert facts_of(neutral)["tokens"] > facts["tokens_of_rows"]
+
+
+@pytest.mark.parametrize("ragged", [True, False])
+def test_tokens_that_are_not_trained_on_are_not_held(ragged: bool):
+    """2,000 rows, of which few tokens are drawn: as if from all of them at once, and nothing like all in memory."""
+    rng, width = np.random.default_rng(0), 64
+    lengths = rng.integers(0, 60, size=2000) if ragged else np.ones(2000, int)
+    values = rng.standard_normal((lengths.sum(), width)).astype(np.float16)
+    values[::50] *= 30
+    offsets = np.r_[0, np.cumsum(lengths)] if ragged else None
+    view = Activations(Site.parse(SITE), "all" if ragged else "last", values, 3 * np.arange(2000), offsets)
+    table = pd.DataFrame({"row": 3 * np.arange(2000), "split": "fit"})
+    table.loc[::3, "split"] = "test"
+    ctx: Any = SimpleNamespace(seed=4, split=lambda t, which, why: t.loc[t["split"] == which])
+    inputs: Any = None
+    tracemalloc.start()
+    x, known = Work(TrainDictionary(tokens=700, k=2), inputs, inputs, ctx, view.position)._tokens(view, table)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    own = np.concatenate([np.atleast_2d(view.row(r)) for r in table.loc[table["split"] == "fit", "row"]])
+    drawn = own[np.sort(np.random.default_rng([4, 86028121]).permutation(len(own))[:700])].astype(np.float32)
+    norms = np.linalg.norm(drawn.astype(np.float64), axis=1)
+    keep = norms <= 5 * np.median(norms)
+    np.testing.assert_array_equal(x, drawn[keep])
+    assert known["masked"] == (~keep).sum() > 0
+    assert known["fit_rows"] == (table["split"] == "fit").sum()
+    assert not ragged or peak < own.size * 4 / 3
 
 
 def test_what_cannot_work_is_refused_before_any_work(source: Artifact, tmp_path: Path):

@@ -84,30 +84,50 @@ class Work:
 
     def _tokens(self, view: Activations, table: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
         """Unmasked tokens to train on `[tokens, d]` float32, and what is known of them."""
-        fit = self.ctx.split(table, "fit", "train_dictionary")
-        parts = list(self._texts(view, fit))
-        own = np.concatenate(parts) if parts else np.zeros((0, view.d), np.float32)
-        if len(own) > self.step.tokens:
-            chosen = np.random.default_rng([self.ctx.seed, 86028121]).permutation(len(own))[: self.step.tokens]
-            own = own[np.sort(chosen)]
-        x = own
-        if self.step.text and len(own) < self.step.tokens:
-            x = np.concatenate([own, self._read_text(view.site, self.step.tokens - len(own))])
+        fit = self._held(view, self.ctx.split(table, "fit", "train_dictionary"))
+        x, most = self._some(view, fit), self.step.tokens
+        own = len(x)
+        if self.step.text and own < most:
+            x = np.concatenate([x, self._read_text(view.site, most - own)])
         if len(x) < 2 * self.step.k:
             raise UserError(
                 f"train_dictionary has {len(x)} tokens at {view.site}", f"at least {2 * self.step.k}",
                 "capture position all, raise generate.n, or give text",
             )  # fmt: skip
-        norms = np.linalg.norm(x.astype(np.float64), axis=1)
-        most = MASSIVE * float(np.median(norms))
-        keep = norms <= most
-        return x[keep], {"tokens": int(keep.sum()), "tokens_of_rows": len(own), "masked": int((~keep).sum()),
-                         "fit_rows": len(parts), "massive_norm": most}  # fmt: skip
+        norms = _norms(x)
+        largest = MASSIVE * float(np.median(norms))
+        keep = norms <= largest
+        return x if keep.all() else x[keep], {
+            "tokens": int(keep.sum()), "tokens_of_rows": own, "masked": int((~keep).sum()), "fit_rows": len(fit),
+            "massive_norm": largest,
+        }  # fmt: skip
+
+    def _some(self, view: Activations, part: pd.DataFrame) -> np.ndarray:
+        """At most `tokens` tokens of some rows, drawn evenly, `[tokens, d]` float32: the others are not read."""
+        rows = part["row"].tolist()
+        lengths = np.ones(len(rows), dtype=np.int64)
+        if view.offsets is not None:
+            lengths = np.diff(view.offsets)[np.searchsorted(view.rows, rows)]
+        ends = np.cumsum(lengths)
+        total = int(lengths.sum())
+        chosen = np.arange(total)
+        if total > self.step.tokens:
+            rng = np.random.default_rng([self.ctx.seed, 86028121])
+            chosen = np.sort(rng.permutation(total)[: self.step.tokens])
+        out, cuts = np.empty((len(chosen), view.d), np.float32), np.searchsorted(chosen, np.r_[0, ends])
+        for row, start, a, b in zip(rows, ends - lengths, cuts[:-1], cuts[1:], strict=True):
+            out[a:b] = np.atleast_2d(view.row(int(row)))[chosen[a:b] - start]
+        return out
 
     def _texts(self, view: Activations, part: pd.DataFrame) -> Iterator[np.ndarray]:
         """Activations of each row of `part` that has the position, `[tokens, d]` float32."""
         for row in self._held(view, part)["row"].tolist():
             yield np.atleast_2d(np.asarray(view.row(int(row)), dtype=np.float32))
+
+    def _calm(self, view: Activations, part: pd.DataFrame, most: float) -> Iterator[np.ndarray]:
+        """The same without massive tokens; a row at a time."""
+        for x in self._texts(view, part):
+            yield x[_norms(x) <= most]
 
     def _held(self, view: Activations, part: pd.DataFrame) -> pd.DataFrame:
         return part.loc[np.isin(np.asarray(part["row"]), np.asarray(view.rows))]
@@ -200,14 +220,13 @@ class Work:
             part = self._held(view, self.ctx.split(table, split, f"train_dictionary: quality at {site}"))
             if not len(part):
                 continue
-            texts = [y[np.linalg.norm(y, axis=1) <= most] for y in self._texts(view, part)]
-            sums, groups = quality.text_sums(texts, rebuild, view.d), np.asarray(part["group"])
+            sums, groups = quality.text_sums(self._calm(view, part, most), rebuild, view.d), np.asarray(part["group"])
             size = {"site": site, "split": split, "tokens": int(sums.count.sum()), "rows": len(part),
                     "groups": len(np.unique(groups))}  # fmt: skip
             for name in rebuild:
                 value = quality.explained_interval(sums, name, groups, self.step.draws, self.ctx.seed)
                 out.append(size | _cell(name, "explained_variance", value))
-            active = np.array([float(_rebuilt(one, y)[1].sum()) for y in texts])
+            active = np.array([float(_rebuilt(one, y)[1].sum()) for y in self._calm(view, part, most)])
             l0 = _ratio(active, sums.count, groups, self.step.draws, self.ctx.seed)
             out += [size | _cell("dictionary", "l0", l0)]
             out += [size | _cell("dictionary", "dead", Interval(float((~fires).mean()), note="of all fit tokens"))]
@@ -248,6 +267,12 @@ def _rebuilt(one: SparseDictionary, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
     with torch.no_grad():
         z = one.encode(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)))
         return one.decode(z).numpy(), (z > quality.ACTIVE).numpy()
+
+
+def _norms(x: np.ndarray) -> np.ndarray:
+    """Length of each row in float64, `[tokens]`, without a copy of all of them."""
+    parts = [np.linalg.norm(x[a : a + 8192].astype(np.float64), axis=1) for a in range(0, len(x), 8192)]
+    return np.concatenate([np.zeros(0), *parts])
 
 
 def _torch_components(mean: np.ndarray, components: np.ndarray) -> Any:
