@@ -302,6 +302,16 @@ def test_questions_on_another_side_of_the_split_are_refused(tmp_path: Path):
         run(tmp_path, made)
 
 
+def test_samples_that_two_generations_share_are_counted_once_and_told(tmp_path: Path, caplog):
+    made = study(tmp_path)
+    (tmp_path / "two").mkdir()
+    made["again"] = save(tmp_path / "two", made["warm"].table("generations"), {}, "again")
+    artifact = run(tmp_path, made, of=["warm", "again"], using=())
+    test = int((made["warm"].table("generations")["split"] == "test").sum())
+    assert f"{test} samples have the question" in caplog.text
+    assert line(artifact, "pass_rate", 0.3)["n"] == (made["warm"].table("generations")["temperature"] == 0.3).sum()
+
+
 def test_another_prompt_another_model_and_no_temperatures_are_refused(tmp_path: Path):
     made = study(tmp_path)
     table = made["warm"].table("generations").assign(prompt_hash="changed")
@@ -346,6 +356,8 @@ def test_checks_before_any_work():
                 step.check(plan)
         held = Cost(splits={"test": 3}, sites=("resid_post.1@last",))
         step.check(Planning(spec, 0, {"generations": base, "warm": held}, {"probe": options}))
+    with pytest.raises(UserError, match="using: features reads position response"):
+        Temperatures(using=("features",)).check(Planning(spec, 0, {}, {"features": {"position": "response"}}))
     assert Temperatures(of=("warm",), using=("probe",)).needs() == {"of.0": "warm", "using.0": "probe"}
 
 

@@ -88,6 +88,13 @@ class Temperatures(Step):
         for name in self.cheap:
             if name not in CHEAP:
                 raise UserError(f"cheap: {name!r}", f"any of {', '.join(CHEAP)}")
+        for name in self.using:
+            position = plan.source_options.get(name, {}).get("position")
+            if isinstance(position, str) and position in RAGGED:
+                raise UserError(
+                    f"using: {name} reads position {position}", "a position with one token a row",
+                    f"give {name} position: last_prompt, last or answer",
+                )  # fmt: skip
         for name in self.of:
             cost = plan.inputs.get(name)
             if cost is not None and not cost.splits.get("test"):
@@ -114,7 +121,13 @@ class Temperatures(Step):
             other = self._samples(inputs.named(name), name, source, base)
             parts.append(ctx.split(other, "test", f"temperatures: samples of {name}"))
         keys = ["example_id", "temperature", "sample"]
-        rows = concat(parts).drop_duplicates(keys).sort_values([*keys, "generation"]).reset_index(drop=True)
+        every = concat(parts)
+        rows = every.drop_duplicates(keys).sort_values([*keys, "generation"]).reset_index(drop=True)
+        if len(rows) < len(every):
+            ctx.log.warning(
+                "temperatures: %d samples have the question, temperature and number of an earlier generation's and are "
+                "left out", len(every) - len(rows),
+            )  # fmt: skip
         found = sorted({float(t) for t in rows["temperature"]})
         if len(found) < 2:
             raise UserError(
