@@ -366,6 +366,20 @@ def test_a_probe_with_a_threshold_selects_too(study):
         gate_of(Intervene(selective=True), Direction(program_study.SITE, np.ones(32)), None)
 
 
+def test_a_source_that_predicted_nothing_selects_nothing(tmp_path):
+    from gnomon.causal.gating import gate_of
+    from gnomon.methods.feature_tables import PREDICTIONS
+    from gnomon.writer import Writer
+
+    writer = Writer(tmp_path, "features", "features")
+    writer.table("predictions", PREDICTIONS.empty_table())
+    source = writer.commit({"step": "features", "name": "features", "options": {}, "writes": ["features"]})
+    direction = Direction(program_study.SITE, np.ones(32))
+    assert gate_of(Intervene(), direction, source) is None
+    with pytest.raises(UserError, match="without predictions"):
+        gate_of(Intervene(selective=True), direction, source)
+
+
 def test_masks_of_a_mindless_predictor_are_its_equals():
     """Selection by a coin has a p that is spread evenly; by the truth the smallest."""
     from gnomon.causal.arms import Arm

@@ -74,7 +74,7 @@ def gate_of(options: CausalOptions, direction: Direction, source: Artifact | Non
     """
     if options.selective is False:
         return None
-    if source is not None and source.has("predictions"):
+    if source is not None and source.has("predictions") and len(source.table("predictions")):
         return _of_predictions(options.when, direction, source)
     wanted = options.selective or bool(options.when)
     if not wanted:
