@@ -1,11 +1,16 @@
 # ruff: noqa: E501 - programs, some on one line
 """Programs that try to break out of the sandbox, to see the tests, to forge a verdict, or to take the machine down.
 
-Each is graded by TESTS, whose numbers nobody can guess; none may pass, and none may leave a trace outside. {secret},
+Each is graded by TESTS, whose numbers nobody can guess; none may pass, and none may leave a trace outside. One that
+answers 41923 says so that it was let out: no program of ESCAPE and CALLS may pass the first test alone. {secret},
 {home}, {folder}, {port}, {unix}, {abstract} and {driver} are put in by tests/hostile_run.py.
 """
 
 from __future__ import annotations
+
+from hostile_calls import CALLS
+from hostile_odd import ODD
+from hostile_talk import TALK
 
 TESTS = ("assert f(1) == 41923", "assert f(2) == 86243", "assert sorted(f(3)) == [3, 71933]")
 
@@ -265,5 +270,6 @@ def f(x):
 }  # fmt: skip
 
 PROGRAMS: dict[str, str] = FORGE | TAKE | ESCAPE
+MORE: dict[str, str] = TALK | ODD | CALLS
 
 HONEST = ("import math\n\ndef f(x):\n    x.append(math.gcd(12, 18))\n    return sorted(x)\n", "a = [9, 1]\nassert f(a) == [1, 6, 9]\nassert a == [9, 1, 6]")  # fmt: skip

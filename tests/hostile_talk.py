@@ -89,7 +89,6 @@ _REQUESTS = {
     "for a call of its own": "say(['?', 'call', [['g', 'builtins', 'print'], ['t', 'x'], ['t']]]); hear()",
     "without parts": "for parts in ([], [[]], {}, 5, None): say(['?', 'call', parts]); hear()",
     "without a name": "say(['?', {}, [1]]); hear(); say(['?', [], []]); hear()",
-    "without end": "while True: say(['?', 'get', [1, 'x']]); hear()",
 }
 
 TALK: dict[str, str] = {

@@ -8,9 +8,9 @@ from typing import Any
 
 from gnomon.tasks.fence.codec import Garbled
 
-ERROR = ("mro", "class", "args", "text", "errno", "trace", "outside")
+ERROR: tuple[str, ...] = ("mro", "class", "args", "text", "errno", "trace", "outside")
 """What is told of an exception; `outside`: it names an absolute path, or a missing file that it does not name."""
-_FORMS = {"args": tuple, "text": str, "errno": int | None, "trace": str, "outside": bool}
+_FORMS: dict[str, Any] = {"args": tuple, "text": str, "errno": int | None, "trace": str, "outside": bool}
 ENDINGS = (StopIteration, StopAsyncIteration, GeneratorExit)
 """What would end a loop, or a generator, of the side that it is raised in."""
 
