@@ -345,3 +345,26 @@ def test_the_page_names_every_file_and_the_help_every_layout(out: Path):
         assert f"`{short}`" in page, short
     shown = CliRunner().invoke(app, ["export", "--help"]).stdout
     assert all(layout in shown for layout in LAYOUTS)
+
+
+def test_a_file_of_ones_own_in_an_export_is_not_taken_away(study: Path, tmp_path: Path):
+    out = export_study(study, "second-order", tmp_path / "out").path
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds notes\.txt, which no export wrote"):
+        export_study(study, "second-order", out)
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "notes.txt").unlink()
+    export_study(study, "second-order", out)
+
+
+def test_a_link_and_the_present_folder_are_filled(study: Path, tmp_path: Path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    export_study(study, "second-order", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "manifest.json").is_file()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export_study(study, "second-order", ".")
+    assert (tmp_path / "here" / "manifest.json").is_file()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["here", "link", "real"]

@@ -45,7 +45,7 @@ def answers(sampled: bool = False) -> pd.DataFrame:
         metas.append({
             "entry": f"f{i}", "reference": f"def f{i}(): ...", "tests": [f"assert f{i}() == 1", "assert True"],
             "parts": {"problem": f"Write f{i}.", "tests": "assert"}, "verdict": VERDICTS[label],
-            "stderr": None if label else "Traceback", "sandbox": "kernel", "task_id": own[table["example_id"][i]],
+            "stderr": None if label else "Traceback", "sandbox": "kernel", "task_id": own[str(table["example_id"][i])],
             "code": None if label is None else f"def f{i}(): return 1",
         })  # fmt: skip
     table["meta"] = [json.dumps(m) for m in metas]

@@ -29,17 +29,20 @@ class Folder:
     """Files on their way to `path`; entered, it makes a temporary folder beside it, and leaves none behind."""
 
     def __init__(self, path: Path, layout: str, study: Study) -> None:
-        self.path, self.layout = path, layout
+        self.path, self.layout = (
+            path.resolve(),
+            layout,
+        )  # "." has no name beside which to write; a link would be replaced
         self.files: dict[str, dict[str, Any]] = {}
         """File name -> bytes, sha256, shape and dtype (arrays), the artifact and table or array it comes from."""
         self.left_out: dict[str, str] = {}
         """File name -> what would have to be in the study."""
         self._study, self._unsynced = study, False
         self._refuse()
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
 
     def _refuse(self) -> None:
-        here = self.path.resolve()
+        here = self.path
         for folder in (here, *here.parents):
             if (folder / META).is_file():
                 raise UserError(f"{self.path} lies in the step folder {folder}", "a folder of its own", "choose --out")
@@ -49,16 +52,20 @@ class Folder:
             return
         if not here.is_dir():
             raise UserError(f"{self.path} is a file", "a folder", "choose --out")
-        if any(here.iterdir()) and self._made_by() != self.layout:
-            raise UserError(
-                f"{self.path} holds other things", f"a new or empty folder, or an earlier {self.layout} export",
-                "choose --out",
-            )  # fmt: skip
-
-    def _made_by(self) -> str:
+        if not any(here.iterdir()):
+            return
+        fresh = f"a new or empty folder, or an earlier {self.layout} export"
         manifest = self.path / MANIFEST
         found = read_json(manifest) if manifest.is_file() else {}
-        return str(found.get("layout", "")) if isinstance(found, dict) else ""
+        if not isinstance(found, dict) or found.get("layout") != self.layout:
+            raise UserError(f"{self.path} holds other things", fresh, "choose --out")
+        own = {MANIFEST, *(found.get("files") or {})}
+        others = sorted({p.relative_to(here).as_posix() for p in here.rglob("*") if not p.is_dir()} - own)
+        if others:
+            raise UserError(
+                f"{self.path} holds {', '.join(others[:3])}, which no export wrote", fresh,
+                "take it away: the folder is replaced as a whole",
+            )  # fmt: skip
 
     def __enter__(self) -> Folder:
         shutil.rmtree(self._temporary, ignore_errors=True)
