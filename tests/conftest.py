@@ -24,7 +24,8 @@ def smollm2():
 
 
 LONGEST = (
-    "test_second_family", "test_study", "test_resume", "test_sandbox_hostile", "test_probing", "test_steps_second_order",
+    "test_second_family", "test_study", "test_sandbox_hostile", "test_resume", "test_probing",
+    "test_steps_second_order",
 )  # fmt: skip
 """Files of tests that take longest begin first, so that no process ends with one alone."""
 

@@ -452,6 +452,15 @@ def test_a_given_direction_passes_or_fails_every_control():
     assert verdict(poor) != "pass"
 
 
+def test_a_score_that_the_combination_drops_is_no_proof_against_it():
+    good = given(0, signal=2.0)
+    gain = (good.predictor == "increment") & (good.metric == "auroc")
+    good.loc[gain, ["value", "ci_low", "ci_high"]] = 0.0
+    assert verdict(good) == "undecided"  # it correlates given the baselines
+    good.loc[(good.predictor == "increment") & (good.metric == "partial"), "ci_low"] = -0.1
+    assert verdict(good) == "fail"
+
+
 def test_a_given_direction_of_difficulty_adds_nothing():
     frames = [given(s, signal=0.0, vector=np.eye(24)[1], encode=3.0) for s in range(6)]
     assert min(value(f, "given").ci_low for f in frames) > 0.55

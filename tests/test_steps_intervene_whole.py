@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -406,3 +407,25 @@ def test_masks_of_a_mindless_predictor_are_its_equals():
     assert best["p"] == 0.01
     assert one(truth, selection="predictor", metric="corrupted_rate")["value"] == 0
     assert isinstance(truth, pd.DataFrame)
+
+
+def test_a_predictor_that_never_fires_is_said_in_one_sentence():
+    from gnomon.causal.arms import Arm
+    from gnomon.causal.gating import selective_rows
+    from gnomon.causal.whole_blocks import selective_blocks
+    from gnomon.causal.worker import CLEAN
+    from gnomon.methods.effects import Outcomes, weights_of
+
+    rng = np.random.default_rng(0)
+    base, after = (rng.random((60, 1)) < 0.5 for _ in range(2))
+    nothing, arm = np.zeros((60, 1)), Arm(CLEAN, "steer", "", "d", "feature", "resid_post.3", 0.5)
+
+    def blocks(fires: np.ndarray) -> list[Any]:
+        return selective_blocks(selective_rows(
+            [arm], Outcomes(nothing, base, base), Outcomes(nothing, after, after), fires,
+            weights_of(np.arange(60), 200), 99, 0, {"predictor": "quiet", "score": "generate"},
+        ))  # fmt: skip
+
+    (silent,) = blocks(np.zeros(60, bool))
+    assert "nothing is edited" in silent.text
+    assert len(blocks(np.arange(60) < 20)) == 2

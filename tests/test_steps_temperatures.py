@@ -13,6 +13,7 @@ import pytest
 from gnomon.errors import UserError
 from gnomon.methods.temperature import pass_at_k, within_pairs
 from gnomon.report.resolve import check, headlines
+from gnomon.rows.predictors import dictionary_of
 from gnomon.step import Context, Cost, Inputs, ModelSpec, Planning
 from gnomon.steps.temperatures import Temperatures
 from gnomon.store import Artifact
@@ -423,6 +424,10 @@ def test_a_feature_of_another_dictionary_is_refused(tmp_path: Path):
     made["features"] = features(tmp_path, made["generate"], str(tmp_path / "mine"), {0: "correct"}, swapped)
     with pytest.raises(UserError, match="is not the feature"):
         run(tmp_path, made, using="features")
+    found = made["features"].directions()[0]
+    another = Direction(found.site, decoder[0], found.name, "feature", 0.8, {**found.meta, "fingerprint": "of then"})
+    with pytest.raises(UserError, match="is not the feature"):  # the same decoder row, read by another encoder
+        dictionary_of(another, Inputs({}, {}))
 
 
 def test_a_study_of_both_generations_runs_from_its_file(tmp_path: Path, monkeypatch):

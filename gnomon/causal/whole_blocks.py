@@ -138,6 +138,13 @@ def selective_blocks(table: pd.DataFrame) -> list[Block]:
             "gain": Ref("selective", own | {"selection": "predictor - everything", "metric": "net_accuracy"}, "value",
                         "+.1%", ci=True),
         }  # fmt: skip
+        if not first(table, **own, selection="predictor", metric="net_accuracy")["edited"]:
+            out.append(Text(
+                "The predictor {predictor} says of none of the {n} test rows that the answer will be wrong: nothing "
+                "is edited, and an edit only where it fires cannot be judged here.",
+                {name: refs[name] for name in ("predictor", "n")}, "warning",
+            ))  # fmt: skip
+            continue
         parts = []
         for metric, words, spec in (
             ("corrected_rate", "of the wrong answers became right", ".1%"),
@@ -163,6 +170,9 @@ def selective_blocks(table: pd.DataFrame) -> list[Block]:
             "rows: {masks} choices of as many rows, with the range of their middle 95%.",
             refs, "control" if kind != "steer" else "text",
         ))  # fmt: skip
+    fired = table.loc[(table["selection"] == "predictor") & (table["metric"] == "net_accuracy"), "edited"]
+    if not fired.any():
+        return out
     out.append(Table(
         "selective", "The edit where a predictor fires", limit=60,
         columns=["kind", "control", "coefficient", "selection", "metric", "value", "ci_low", "ci_high", "p", "n",

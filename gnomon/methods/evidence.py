@@ -130,7 +130,8 @@ def verdict(scores: pd.DataFrame, smallest: float = 0.02) -> str:
     """`pass`, `fail` or `undecided`: does the headline's increment show more than the baselines know?
 
     pass: both the increment's and the partial correlation's intervals lie above 0. fail: the increment's interval lies
-    below `smallest`. Else undecided, as where a class is too thin for an interval.
+    below `smallest`. Else undecided, as where a class is too thin for an interval, or where the combination dropped the
+    score (an increment of exactly 0 in every draw) that still correlates given the baselines.
     """
     gain = scores.loc[scores["selected"].astype(bool) & (scores["predictor"] == "increment"), :]
     if len(gain) != 1:
@@ -138,6 +139,9 @@ def verdict(scores: pd.DataFrame, smallest: float = 0.02) -> str:
     low, high, split = (gain.iloc[0][c] for c in ("ci_low", "ci_high", "split"))
     rest = scores.loc[(scores["predictor"] == "increment") & (scores["metric"] == "partial"), :]
     rest = rest.loc[(rest["split"] == split) & (rest["generation"] == gain.iloc[0]["generation"]), :]
-    if low > 0 and len(rest) == 1 and rest.iloc[0]["ci_low"] > 0:
+    beyond = len(rest) == 1 and bool(rest.iloc[0]["ci_low"] > 0)
+    if low > 0 and beyond:
         return "pass"
+    if low == high and beyond:
+        return "undecided"
     return "fail" if high < smallest else "undecided"

@@ -18,7 +18,8 @@ VERDICTS = {
 RULE = (
     "Rule, fixed beforehand. Pass: the 95% interval of the increment lies above 0, and so does that of the partial "
     "correlation of score and target given the baselines (0 for a score that only repeats them). Fail: the increment's "
-    "interval ends below {smallest}. Undecided: else, or where a class is too small for an interval."
+    "interval ends below {smallest}. Undecided: else, where a class is too small for an interval, or "
+    "where the combination leaves the score out (an increment of exactly 0) though it correlates given the baselines."
 )
 COLUMNS = ("predictor", "control", "metric", "value", "ci_low", "ci_high", "n", "n_pos", "p", "q", "note")
 LABELS = {"ci_low": "low", "ci_high": "high", "n_pos": "positive"}

@@ -126,8 +126,9 @@ def dictionary_of(direction: Direction, inputs: Inputs) -> SparseDictionary:
     latent = int(direction.meta.get("latent", -1))
     if found is None or not 0 <= latent < found.d_sae:
         raise UserError(f"{named} has no latent {latent} at {direction.site}", "the dictionary that it was selected in")
-    unit = found.decoder[latent]
-    if not np.allclose(unit, direction.unit, atol=1e-3):
+    then = str(direction.meta.get("fingerprint", ""))
+    changed = bool(then and found.fingerprint) and then != found.fingerprint  # an encoder may change alone
+    if changed or not np.allclose(found.decoder[latent], direction.unit, atol=1e-3):
         raise UserError(
             f"latent {latent} of {named} is not the feature {direction.name!r} any more", "the dictionary of then",
             "remake the features step",
