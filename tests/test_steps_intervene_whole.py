@@ -429,3 +429,12 @@ def test_a_predictor_that_never_fires_is_said_in_one_sentence():
     (silent,) = blocks(np.zeros(60, bool))
     assert "nothing is edited" in silent.text
     assert len(blocks(np.arange(60) < 20)) == 2
+
+
+def test_reading_attention_is_part_of_what_it_will_cost():
+    from gnomon.step import Cost, ModelSpec, Planning
+
+    plan = Planning(ModelSpec("none"), 0, {"generations": Cost(rows=100, prompt_tokens=4000, new_tokens=2000)},
+                    {"generations": {"task": {"functions": {}}}})  # fmt: skip
+    tokens = [Intervene(attention=a, generate_rows=10).cost(plan).forward_tokens for a in (None, True, False)]
+    assert tokens[0] == tokens[1] == tokens[2] + 10 * 5 * (43 + 20)

@@ -137,9 +137,8 @@ class CausalOptions(Step):
         tested = (2 + both) * ("steer" in self.kinds)
         tested += (1 + self.shuffled_controls + self.isotropic_controls) * ("ablate" in self.kinds)
         removed = (1 + both) * ("orthogonalise" in self.kinds)
-        whole = self.score == "generate" or (
-            self.score == "auto" and runs_answers(plan.source_options.get("generations", {}))
-        )
+        runs = runs_answers(plan.source_options.get("generations", {}))
+        whole = self.score == "generate" or (self.score == "auto" and runs)
         tune, test = self.tune_rows, self.max_rows
         new = source.new_tokens / source.rows if source.rows else 16.0
         damage = (2 * len(self.coefficients) + 4 * self.damage_controls) * self.neutral_texts * 25 / 2
@@ -148,6 +147,8 @@ class CausalOptions(Step):
             tune, test = min(tune, self.generate_rows), min(test, self.generate_rows)
             prompt = length if everything else 1.0
             written = (tune * (1 + sweep) + test * (1 + tested)) * (prompt + new) + test * removed * (length + new)
+            looked = self.attention is True or (self.attention is None and runs)
+            written += looked * test * (2 + self.attention_controls) * (length + new)
             return Cost(forward_tokens=int(clean + damage + written))
         edited = (tune * sweep + test * tested) * tail / 2 + test * removed * length
         written = 0.0
