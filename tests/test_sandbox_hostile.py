@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,17 +41,20 @@ def which(who: str, fence: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
+def runs() -> Iterator[dict[tuple[str, str], Any]]:
     """What each run printed; all at once, for most of their time is waiting."""
-    copy = tmp_path_factory.mktemp("copy")
+    with tempfile.TemporaryDirectory(prefix="gnomon-hostile-") as folder:  # pytest's own folders are their owner's
+        Path(folder).chmod(0o755)
+        yield every_run(Path(folder))
+
+
+def every_run(copy: Path) -> dict[tuple[str, str], Any]:
+    """Each user and fence: what hostile_run.py printed last."""
     shutil.copytree(ROOT / "gnomon" / "tasks", copy / "gnomon" / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "tests").mkdir()
     for name in ("gnomon/errors.py", "gnomon/__init__.py", "tests/hostile_run.py",
                  *[f"tests/{path.name}" for path in (ROOT / "tests").glob("hostile*.py")]):  # fmt: skip
         shutil.copy(ROOT / name, copy / name)
-    for folder in (copy, *copy.parents):
-        if folder.is_relative_to(tmp_path_factory.getbasetemp().parent):
-            folder.chmod(0o755)
     python = ordinary()
     out: dict[tuple[str, str], Any] = {}
     started: dict[tuple[str, str], subprocess.Popen[str]] = {}
