@@ -1,4 +1,4 @@
-"""A tiny GPT-2 that really adds: trained on sums of one and two digits until about half of the held-out ones were right.
+"""A tiny GPT-2 that really adds: trained on sums of one and two digits until about half of held-out ones were right.
 
 It is the second family of the neuron study: the same study file with another line `model`; right and wrong answers are
 both there. Every digit is a token. Training takes minutes, and how many depends on the processor's rounding, so its
