@@ -252,8 +252,10 @@ class Sandbox:
         self.close()
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        try:  # noqa: SIM105 - when Python ends, contextlib may be gone already
             self.close()
+        except Exception:
+            pass
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("a Sandbox holds running processes; make one in each process")
