@@ -6,7 +6,6 @@ the tests can say that all of them held. docs/sandbox.md has the threat model. S
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
