@@ -177,6 +177,7 @@ def test_a_fault_in_the_only_statement_is_a_fault_and_no_cut() -> None:
         "    return xs +* 2\n",
         "    return 1 if “a” else 0\n",
         "\u00a0\u00a0return 1\n",
+        "    return True if xs == 1\n",  # at the end of a line, which was therefore not cut
     ):
         assert program(f"\n{line}", HEAD) == "not Python", line
         for text in (f"def f(xs):\n{line}", f"```python\ndef f(xs):\n{line}", f"```python\ndef f(xs):\n{line}\n```"):

@@ -157,8 +157,9 @@ class Temperatures(Step):
             edges = law.bins_of(self._difficulty(rows)["difficulty"].to_numpy(dtype=np.float64), self.bins)
             bins = law.difficulty_rows(samples, predictors, edges, share, setting) if len(edges) > 1 else []
             advance(1)
-        for note in dict.fromkeys(r["note"] for r in lines if "are needed for an interval" in r["note"]):
-            ctx.log.warning("%s", note)
+        thin = [r["note"] for r in lines if "are needed for an interval" in r["note"]]
+        if thin:
+            ctx.log.warning("%d numbers have no interval; the first: %s", len(thin), thin[0].partition(";")[0])
         table = pd.DataFrame(lines, columns=list(law.COLUMNS))
         tested = np.asarray((table["metric"] == "auroc") & (table["control"] == ""))
         table.loc[tested, "q"] = nulls.benjamini_hochberg(np.asarray(table.loc[tested, "p"], dtype=np.float64))

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-VERSION = 2
+VERSION = 3
 """Raised when a rule changes: labels made by another version are not the same labels."""
 
 _END = re.compile(r"<\|im_(?:end|start)\|>|<\|endoftext\|>|<\|eot_id\|>|</s>|<eos>|<end_of_turn>|\[/?INST\]|\[DONE\]")
@@ -300,7 +300,7 @@ def _mended(region: str, head: str) -> int | None:
 
 def _faulty(region: str, head: str) -> bool:
     """Whether a function of which no statement remains has a fault of its own: one that lies before the text's end, in
-    the body of a signature that stands. What the length limit cut is good up to where it ends."""
+    the body of a signature that stands. What the length limit cut is good up to where it ends, within a line."""
     program = (_joined(head, region) if head else _dedent(region)).rstrip()
     error = _tree(program)
     if not isinstance(error, SyntaxError) or re.search(
@@ -310,7 +310,7 @@ def _faulty(region: str, head: str) -> bool:
     lines = program.split("\n")
     at, end = error.lineno or 1, error.end_offset or error.offset or 0
     begun = "\n".join(lines[: at - 1])
-    ends = at >= len(lines) and end > len(lines[-1])
+    ends = at >= len(lines) and end > len(lines[-1]) and not region.endswith("\n")
     own = at > head.count("\n") + (not head.endswith("\n"))  # not on the line that the head ends with
     words = _is_prose(lines[at - 1].strip()) if own else True
     return not (ends or words) and bool(begun.strip()) and parses(begun + "\n    pass\n")
