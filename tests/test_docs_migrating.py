@@ -12,7 +12,7 @@ from gnomon.cli import app
 from gnomon.registry import find, table
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("migrating.md", "second-order.md", "export.md", "sandbox.md", "dictionaries.md")
+PAGES = ("migrating.md", "second-order.md", "export.md", "sandbox.md", "dictionaries.md", "results.md")
 TEXT = {name: (ROOT / "docs" / name).read_text() for name in PAGES}
 STEPS = tuple(table("step"))
 ENDINGS = ("parquet", "npy", "json", "jsonl", "py")
