@@ -356,6 +356,13 @@ def test_checks_before_any_work():
             with pytest.raises(UserError, match=r"warm has no activations at resid_post\.1@last"):
                 step.check(plan)
         held = Cost(splits={"test": 3}, sites=("resid_post.1@last",))
+        two = Cost(sites=(*base.sites, "resid_post.2@last"))
+        wide = Planning(spec, 0, {"generations": two, "warm": held}, {"probe": options})
+        if options.get("positions", 0) is None:  # a probe may choose the other site
+            with pytest.raises(UserError, match=r"warm has no activations at resid_post\.2@last"):
+                step.check(wide)
+        else:  # a dictionary is of one site: which one is not known here
+            step.check(wide)
         step.check(Planning(spec, 0, {"generations": base, "warm": held}, {"probe": options}))
     with pytest.raises(UserError, match="using: features reads position response"):
         Temperatures(using=("features",)).check(Planning(spec, 0, {}, {"features": {"position": "response"}}))

@@ -101,7 +101,7 @@ class Temperatures(Step):
                 raise UserError(
                     f"of: {name} has no test rows", "samples of the test questions", "generate: {only: [test], ...}"
                 )
-            lacking = sorted(_readable(self.using, plan) - set(cost.sites)) if cost is not None else []
+            lacking = sorted(_lacking(self.using, plan, cost.sites)) if cost is not None else []
             if lacking:
                 site, position = lacking[0].split("@")
                 raise UserError(
@@ -266,19 +266,22 @@ def _shared(values: np.ndarray, problem: np.ndarray) -> np.ndarray:
     return np.where(known, mean[which], np.nan)
 
 
-def _readable(using: Sequence[str], plan: Planning) -> set[str]:
-    """`site@position` of the base generation that a predictor of `using` may read and that samples do not share."""
-    base = plan.inputs.get("generations")
-    found = set()
+def _lacking(using: Sequence[str], plan: Planning, there: Sequence[str]) -> set[str]:
+    """`site@position` of the base generation that a predictor of `using` may read, that samples do not share, and that
+    are not `there`. A probe (it has `positions`) may choose any; where a dictionary has the say, any one will do."""
+    base, out = plan.inputs.get("generations"), set[str]()
     for name in using:
         options = plan.source_options.get(name, {})
         positions, sites = (options.get(key) or options.get(f"{key}s") for key in ("position", "site"))
         wanted = [positions] if isinstance(positions, str) else positions
         patterns = [sites] if isinstance(sites, str) else sites
+        found = set()
         for pair in base.sites if base is not None else ():
             site, position = pair.split("@")
             if position == "last_prompt" or position in RAGGED or (wanted and position not in wanted):
                 continue
             if patterns is None or any(fnmatch(site, p) for p in patterns):
                 found.add(pair)
-    return found
+        if "positions" in options or not found & set(there):
+            out |= found - set(there)
+    return out
