@@ -11,6 +11,7 @@ import math
 import re
 import stat
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -195,14 +196,11 @@ def _npz(path: Path, wanted: tuple[str, ...], also: tuple[str, ...]) -> dict[str
                     raise UserError(f"{path}: {name} holds {len(data)} bytes", f"{count * dtype.itemsize}")
                 array = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
                 out[name] = array.astype(np.float64 if dtype.itemsize >= 8 else np.float32, copy=False)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, OSError, EOFError, ValueError,
+            NotImplementedError) as error:  # fmt: skip
         raise UserError(f"{path} is no whole .npz file ({error})", "weights", "download it again") from None
     except RuntimeError as error:  # an encrypted entry
         raise UserError(f"{path} cannot be read ({error})", "a plain .npz file") from None
-    except Exception as error:
-        if isinstance(error, UserError) or type(error).__module__ != "zlib":
-            raise
-        raise UserError(f"{path} is no whole .npz file ({error})", "weights", "download it again") from None
     return out
 
 
