@@ -19,7 +19,7 @@ from gnomon.step import Cost, Step
 from gnomon.store import Artifact
 
 WRITERS = {"generations": "generate", "directions": "probe", "scores": "probe", "layers": "layer_ablation",
-           "effects": "intervene", "audit": "audit"}  # fmt: skip
+           "effects": "intervene", "audit": "audit", "confidence": "confidence"}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -132,9 +132,13 @@ def resolve(
     used = [node for node in earlier if node.name in names]
     for kind in sorted(wanted, key=lambda k: (k == "activations", k != "generations")):
         if kind not in chosen:
-            chosen[kind] = _implicit(label, kind, earlier, chosen, used, required=kind in step.reads)
+            required = kind in step.reads
+            if kind in step.gathers:
+                chosen[kind] = _gathered(label, kind, earlier, chosen, required)
+            else:
+                chosen[kind] = _implicit(label, kind, earlier, chosen, used, required)
         many = len(chosen[kind]) > 1 and kind != "activations"
-        if many and kind not in step.several:
+        if many and kind not in (*step.several, *step.gathers):
             names = ", ".join(node.name for node in chosen[kind])
             raise UserError(f"step {label!r} is given {kind} from {names}", "one of them: this step reads one")
     return {kind: chosen[kind] for kind in wanted if chosen[kind]}
@@ -171,6 +175,15 @@ def _implicit(
             f"say from: {names[-1]}  or  from: {{{kind}: {names[-1]}}}",
         )
     return owners
+
+
+def _gathered(
+    label: str, kind: str, earlier: Sequence[Node], chosen: Mapping[str, list[Node]], required: bool
+) -> list[Node]:
+    """Every earlier step that wrote a kind about the generations that were chosen (about any, where none were)."""
+    generations = {g.path for g in chosen.get("generations", [])}
+    owners = [node for node in earlier if kind in node.writes and (not generations or node.roots & generations)]
+    return _unique(owners) or _missing(label, kind, required, earlier)
 
 
 def _missing(label: str, kind: str, required: bool, earlier: Sequence[Node]) -> list[Node]:

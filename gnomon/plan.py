@@ -62,6 +62,7 @@ def _plan(loaded: Loaded, out: Path, entry: Entry, step: Step, earlier: list[Nod
         else:
             raise unknown(f"step in {entry.name}.{option}: no earlier step is called", name, known)
     nodes = {kind: found[0] for kind, found in kinds.items()} | {node.name: node for node in by_option.values()}
+    nodes |= {node.name: node for kind in step.gathers for node in kinds.get(kind, ())}
     costs = {key: node.cost for key, node in nodes.items()}
     if "activations" in kinds:
         sites = tuple(dict.fromkeys(site for node in kinds["activations"] for site in node.cost.sites))

@@ -30,6 +30,7 @@ KINDS = (
     "generations", "activations", "directions", "layers", "scores", "effects", "audit",
     "neurons", "second_order", "pca", "lexicon", "text", "neuron_ablations", "edits", "metrics", "pairs",
     "dictionary", "features", "temperatures",
+    "confidence", "calibration", "emergence", "surface", "self_other", "swap", "comparison",
 )  # fmt: skip
 
 
@@ -225,6 +226,9 @@ class Step(BaseModel):
     """Kinds it may write; `activations` counts where `cost(plan).sites` names some."""
     several: ClassVar[tuple[str, ...]] = ()
     """Kinds of which `from: [a, b]` may give it more than one (`inputs.all(kind)`); otherwise that is refused."""
+    gathers: ClassVar[tuple[str, ...]] = ()
+    """Kinds of which every earlier step of the same generation is read, unless `from` names some (all confidence
+    passes of the same answers, say); `plan.inputs` has each of them by its name."""
     uses_model: ClassVar[bool] = True
     """False for a step that never calls `ctx.model()`: another model then does not remake it by itself."""
 

@@ -11,7 +11,7 @@ from gnomon.models.tokens import continuation_text, render
 from gnomon.rows.gather import Gather, Where
 from gnomon.rows.plan import Row
 from gnomon.rows.positions import answer_end, token_before
-from gnomon.rows.table import Answer
+from gnomon.rows.table import Answer, messages_of
 from gnomon.types import Example, Prompt, Task
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def decode(model: Model, asks: Sequence[Ask], asking: Asking) -> tuple[list[Answ
             row=ask.row,
             number=ask.number,
             prompt=render(model.tokenizer, ask.prompt),
+            messages=messages_of(ask.prompt),
             prompt_hash=Example("", ask.prompt, "").prompt_hash,
             prompt_ids=ask.tokens,
             ids=said.token_ids,

@@ -17,7 +17,7 @@ from gnomon.models.tokens import render
 from gnomon.rows.ask import Asking, places
 from gnomon.rows.gather import Gather, Pick, from_forward
 from gnomon.rows.plan import Row
-from gnomon.rows.table import Answer
+from gnomon.rows.table import Answer, messages_of
 from gnomon.tasks.prompts import continue_with
 from gnomon.types import Example, Site, Task
 
@@ -128,6 +128,7 @@ def _answer(
         row=row,
         number=row.row,
         prompt=render(model.tokenizer, row.example.prompt),
+        messages=messages_of(row.example.prompt),
         prompt_hash=row.example.prompt_hash,
         prompt_ids=prompt_ids,
         ids=ids,

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from gnomon.disk import plain
 from gnomon.rows.plan import Row
-from gnomon.types import Grade
+from gnomon.types import Grade, Prompt
 
 SCHEMA = pa.schema(
     [
@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("condition", pa.string()),
         ("prompt_hash", pa.string()),
         ("prompt", pa.string()),  # as the tokenizer got it
+        ("messages", pa.string()),  # of a chat prompt, JSON; null where the prompt is text
         ("prompt_len", pa.int64()),  # tokens
         ("token_ids", pa.list_(pa.int64())),  # prompt and response, no padding, no end token
         ("text", pa.string()),  # the response; in choices mode the chosen one
@@ -78,6 +79,13 @@ class Answer:
     grade: Grade = field(default_factory=lambda: Grade(None))
     answer_token: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    messages: str | None = None
+    """The prompt's chat messages as JSON; None where it is text."""
+
+
+def messages_of(prompt: Prompt) -> str | None:
+    """Chat messages as JSON, for the table; None for a text. `json.loads` gives them back."""
+    return None if isinstance(prompt, str) else json.dumps([dict(m) for m in prompt], ensure_ascii=False)
 
 
 def line(answer: Answer, condition: str, baselines: Mapping[str, float]) -> dict[str, Any]:
@@ -102,6 +110,7 @@ def line(answer: Answer, condition: str, baselines: Mapping[str, float]) -> dict
         "condition": condition,
         "prompt_hash": answer.prompt_hash,
         "prompt": answer.prompt,
+        "messages": answer.messages,
         "prompt_len": len(answer.prompt_ids),
         "token_ids": [*answer.prompt_ids, *answer.ids],
         "text": answer.text,

@@ -35,7 +35,7 @@ class Generate(Step):
     """Ask the questions of a task, label the answers, and capture activations in the same pass."""
 
     name: ClassVar[str] = "generate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     writes: ClassVar[tuple[str, ...]] = ("generations", "activations")
 
     task: str | dict[str, Any] | None = None
