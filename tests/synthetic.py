@@ -64,7 +64,7 @@ def rows(planted: Planted, prefix: str = "q") -> tuple[pd.DataFrame, dict[tuple[
         "group": [f"{prefix}{g}" for g in group], "split": split, "difficulty": difficulty,
         "sample": np.arange(p.n) // count, "round": 0, "temperature": 0.0, "seed": 0, "condition": "",
         "prompt_hash": [f"{prefix}{g}" for g in group], "prompt": [f"question {prefix}{g}" for g in group],
-        "prompt_len": 4 + group % 7, "token_ids": [[1] * (4 + g % 7) + [2, 3] for g in group], "text": "an answer",
+        "messages": None, "prompt_len": 4 + group % 7, "token_ids": [[1] * (4 + g % 7) + [2, 3] for g in group], "text": "an answer",
         "answer": "an answer", "label": [None if m else bool(y) for m, y in zip(missing, label, strict=True)],
         "reason": "", "target": "a target", "choices": [[] for _ in group], "scores": [[] for _ in group],
         "finish": "eos", "logprobs": [[-0.1] for _ in group], "top_ids": [[] for _ in group],
