@@ -1,8 +1,8 @@
 """Answers and two confidence passes made of numbers, not of a model: what is planted in them is known.
 
 Item i has a difficulty, a knowledge k and a mood m. It is right with a chance that follows `knows` * k minus its
-difficulty; stated confidence follows `says` * k + `mood` * m (self) and `shares` of the same (other). The activations of
-the base generation hold k from `layer_knows` on (dimension 0); those of each pass hold the stated confidence from
+difficulty; stated confidence follows `says` * k + `mood` * m (self) and `shares` of the same (other). The activations
+of the base generation hold k from `layer_knows` on (dimension 0); those of each pass hold the stated confidence from
 `layer_says` on (dimension 1 for self; the same for other where `same` is true, else dimension 2). All else is noise.
 """
 
