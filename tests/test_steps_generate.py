@@ -22,6 +22,7 @@ from gnomon.rows.choose import confidence, normalised
 from gnomon.rows.counts import share
 from gnomon.rows.plan import environment_seed
 from gnomon.rows.positions import token_before
+from gnomon.rows.table import messages_of
 from gnomon.rows.work import run_halving
 from gnomon.step import ModelSpec, Planning
 from gnomon.steps.generate import SCHEMA, Generate
@@ -76,10 +77,17 @@ def test_the_table_is_the_plan_in_the_declared_columns(captured):
         example = examples[line["example_id"]]
         assert line["prompt_hash"] == example.prompt_hash
         assert line["token_ids"][: line["prompt_len"]].tolist() == model.tokenize(example.prompt)
+        assert line["messages"] == messages_of(example.prompt)
         assert len(line["logprobs"]) == len(line["token_ids"]) - line["prompt_len"]
         assert len(line["top_ids"]) == len(line["logprobs"])
         assert json.loads(line["baselines"])["words"] == example.meta["words"]
         assert json.loads(line["baselines"])["prompt_tokens"] == line["prompt_len"]
+
+
+def test_a_chat_prompts_messages_are_kept_and_a_texts_are_not():
+    chat = ({"role": "user", "content": "Où?"}, {"role": "assistant", "content": "In"})
+    assert json.loads(messages_of(chat) or "") == list(chat)
+    assert messages_of("Où?") is None
 
 
 def test_greedy_rows_are_what_the_model_says_to_a_prompt_alone(captured):
