@@ -129,6 +129,45 @@ def decomposition(
     return {name: value[0] if weights is None else value for name, value in out.items()}
 
 
+SHAPES = np.linspace(0.0, 2.0, 41)
+"""Multiples of the observed gaps that `ece_interval` tries."""
+
+
+def ece_interval(
+    p: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    bins: int | np.ndarray = BINS,
+    draws: int = 2000,
+    seed: stats.Seed = 0,
+) -> stats.Interval:
+    """ECE, and the 95% interval of the calibration error itself, by inverting a test (Neyman).
+
+    ECE is too large by construction: the noise of every bin adds to it. A percentile bootstrap adds that noise twice
+    and, where calibration is perfect, covers the truth (0) never. Here the true gaps of the bins are taken to be k
+    times the observed ones; kept is every k for which the observed ECE lies within 95% of |k gap + noise|, noise by
+    the bootstrap over groups. In simulation (100 to 1,000 rows, seven shapes) it covers in .86 to .98 of samples. The
+    value itself may lie above its interval: that is the bias.
+    """
+    p, y = checked(p, y)
+    by = Bins.of(p, bins)
+    value = float(ece(p, y, bins=by.which))
+    if len(np.unique(groups)) < 2:
+        return stats.Interval(value, note="fewer than two groups: no interval")
+    ones = np.ones(len(p))
+    count, gaps = by.sums(ones, None)[0], by.sums(p - y, None)[0]
+    gaps, share = gaps / count, count / count.sum()
+    weights = stats.group_weights(groups, draws, seed)
+    drawn = by.sums(ones, weights)
+    noise = np.where(drawn > 0, by.sums(p - y, weights) / np.maximum(drawn, 1) - gaps, 0.0)
+    noise *= np.sqrt(count / np.maximum(count - 1, 1))  # a resample of n rows spreads by (n - 1) / n
+    ends = [np.quantile(np.abs(k * gaps + noise) @ share, (0.025, 0.975)) for k in SHAPES]
+    low, high = np.array(ends).T
+    above, below = SHAPES[high >= value - 1e-12], SHAPES[low <= value + 1e-12]
+    return stats.Interval(value, value * float(above[0]) if len(above) else value,
+                          value * float(below[-1]) if len(below) else 0.0)  # fmt: skip
+
+
 # ---------------------------------------------------------------- under perfect calibration
 
 
