@@ -14,7 +14,6 @@ from gnomon.methods import calibration as cal
 from gnomon.methods import calibration_risk as risk
 from gnomon.methods import calibration_scaling as scaling
 
-
 KEPT = np.array([0.25, 1.0])
 
 
