@@ -7,6 +7,7 @@ STEPS: dict[str, str] = {
     "near_misses": "gnomon.steps.near_misses:NearMisses",
     "probe": "gnomon.steps.probe:Probe",
     "temperatures": "gnomon.steps.temperatures:Temperatures",
+    "emergence": "gnomon.steps.emergence:Emergence",
     "layer_ablation": "gnomon.steps.layer_ablation:LayerAblation",
     "neurons": "gnomon.steps.neurons:Neurons",
     "second_order": "gnomon.steps.second_order:SecondOrder",
@@ -19,5 +20,7 @@ STEPS: dict[str, str] = {
     "neuron_ablation": "gnomon.steps.neuron_ablation:NeuronAblation",
     "train_dictionary": "gnomon.steps.train_dictionary:TrainDictionary",
     "features": "gnomon.steps.features:Features",
+    "compare": "gnomon.steps.compare:Compare",
     "metrics": "gnomon.steps.metrics:Metrics",
+    "confidence": "gnomon.steps.confidence:Confidence",
 }
