@@ -47,7 +47,22 @@ class Sure:
     positions: tuple[str, ...] = ("last_prompt", "last", "answer")
     missing: float = 0.0
     """Share of rows that a pass has no line for."""
+    drift: float = 0.0
+    """How far this model is from the one of the same seed and drift 0, 0 to 1: the same questions and difficulties,
+    but knowledge, and activations from `drift_from` on, of which 1 - drift^2 of the variance is the other's."""
+    drift_from: int = 0
+    better: float = 0.0
+    """Added to the logit of being right."""
+    surer: float = 0.0
+    """Added to the logit of stated confidence."""
     seed: int = 0
+
+    def drifted(self, values: np.ndarray, *stream: int) -> np.ndarray:
+        """Values of variance 1, of which a part is this model's own."""
+        if not self.drift:
+            return values
+        own = np.random.default_rng([self.seed, 8, *stream]).normal(size=values.shape)
+        return np.sqrt(1 - self.drift**2) * values + self.drift * own
 
 
 def rows(s: Sure) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
@@ -55,20 +70,23 @@ def rows(s: Sure) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     table, _ = synthetic.rows(synthetic.Planted(n=s.n, d=s.d, layers=1, groups=s.groups, seed=s.seed))
     rng = np.random.default_rng([s.seed, 5])
     difficulty = table["difficulty"].to_numpy()
-    know, mood = rng.normal(size=s.n), rng.normal(size=s.n)
-    right = rng.random(s.n) < expit(s.knows * know - 0.5 * difficulty)
+    know, mood = s.drifted(rng.normal(size=s.n), 0), rng.normal(size=s.n)
+    right = rng.random(s.n) < expit(s.knows * know - 0.5 * difficulty + s.better)
     told = {
-        "self": expit(s.says * know + s.mood * mood),
-        "other": expit(s.shares * (s.says * know + s.mood * mood) + 0.5 * rng.normal(size=s.n)),
+        "self": expit(s.says * know + s.mood * mood + s.surer),
+        "other": expit(s.shares * (s.says * know + s.mood * mood) + 0.5 * rng.normal(size=s.n) + s.surer),
     }
     scores = np.round(rng.normal(size=(s.n, s.choices)) - 2, 6)
     options = [f"option {c}" for c in range(s.choices)]
-    best = scores.argmax(axis=1)
+    aim = np.arange(s.n) % s.choices  # the right option: the question's, not the model's
+    best = np.where(right, aim, (aim + 1) % s.choices)
+    places = (np.arange(s.choices) - (best - scores.argmax(axis=1))[:, None]) % s.choices
+    scores = np.take_along_axis(scores, places, axis=1)
     ordered, p = np.sort(scores, axis=1), softmax(scores, axis=1)
     table["label"] = [bool(y) for y in right]
     table["choices"], table["scores"] = [options] * s.n, list(scores)
     table["text"] = table["answer"] = [options[b] for b in best]
-    table["target"] = [options[b if y else (b + 1) % s.choices] for b, y in zip(best, right, strict=True)]
+    table["target"] = [options[t] for t in aim]
     table["max_prob"], table["entropy"] = p.max(axis=1), -(p * np.log(p)).sum(axis=1)
     table["margin"], table["finish"] = ordered[:, -1] - ordered[:, -2], "choice"
     return table, {"knowledge": know, "difficulty": difficulty, **told}
@@ -83,6 +101,7 @@ def make(study: str | Path, s: Sure | None = None, name: str = "generate") -> di
     for layer in range(s.layers):
         for position in s.positions:
             x = rng.normal(size=(s.n, s.d))
+            x = s.drifted(x, 1, layer) if layer >= s.drift_from else x
             x[:, 0] += s.strength * planted["knowledge"] * (layer >= s.layer_knows)
             acts[f"resid_post.{layer}", position] = x.astype(np.float32)
     suffix = "" if name == "generate" else f"_{name}"
