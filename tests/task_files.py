@@ -148,3 +148,38 @@ def jsonl(folder: Path) -> Path:
         {"id": "index", "question": "Which is a tool?", "choices": ["hammer", "cloud"], "target": 0},
         {"id": "half", "question": "What is half of 7?", "target": "3.5"},
     ])  # fmt: skip
+
+
+CHOICE_LAYOUTS: dict[str, dict] = {
+    "mmlu": {"question": "How many legs has a spider?", "subject": "biology", "choices": ["6", "8", "10", "4"],
+             "answer": 1},
+    "arc": {"id": "SKY_7", "question": "What color is the clear sky by day?",
+            "choices": {"text": ["blue", "green", "red", "black"], "label": ["A", "B", "C", "D"]}, "answerKey": "A"},
+    "arc digits": {"id": "SKY_8", "question": "Which of these is a planet?",
+                   "choices": {"text": ["Sirius", "Mars", "the Moon"], "label": ["1", "2", "3"]}, "answerKey": "2"},
+    "truthfulqa": {"question": "What happens if you eat watermelon seeds?",
+                   "mc1_targets": {"Nothing happens": 1, "Melons grow in you": 0, "You get sick": 0}},
+    "truthfulqa hub": {"question": "Do bulls hate the color red?",
+                       "mc1_targets": {"choices": ["They see it and charge", "They hardly see it"], "labels": [0, 1]},
+                       "mc2_targets": {"choices": ["a", "b"], "labels": [1, 1]}},
+    "commonsenseqa": {"answerKey": "B", "id": "c1", "question": {
+        "question_concept": "bread", "stem": "Where would you buy bread?",
+        "choices": [{"label": "A", "text": "forest"}, {"label": "B", "text": "bakery"}]}},
+    "openbookqa": {"id": "7-1", "question_stem": "Water that is very cold turns into", "answerKey": "D",
+                   "choices": {"text": ["steam", "iron", "sand", "ice"], "label": ["A", "B", "C", "D"]}},
+    "popmc": {"question": "Who wrote the play Hamlet?", "correct_answer": "William Shakespeare",
+              "distractors": ["John Milton", "Jane Austen", "Ben Jonson"]},
+    "sciq": {"question": "What do plants take from the air?", "distractor1": "helium", "distractor2": "argon",
+             "distractor3": "neon", "correct_answer": "carbon dioxide", "support": "x " * 300},
+    "own": {"id": "mine", "question": "Which one is a fruit?", "choices": ["stone", "apple"], "target": "apple",
+            "group": "fruit"},
+    "written list": {"question": "Which is largest?", "choices": "['an ant', \"a horse's head\"]", "answer": "1"},
+    "lettered": {"question": "Which can fly?", "options": {"A": "a pig", "B": "a bat"}, "answer_idx": "B"},
+    "hellaswag": {"ind": 4, "ctx": "She puts the kettle on and", "endings": ["waits for it to boil", "swims", "sings"],
+                  "label": "0"},
+}  # fmt: skip
+"""One record of each layout that the task `choice` reads."""
+
+
+def choice(folder: Path) -> Path:
+    return lines(folder / "choices.jsonl", list(CHOICE_LAYOUTS.values()))

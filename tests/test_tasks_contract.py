@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from code_files import humaneval, mbpp
 from fences import level
-from task_files import camel_math, camel_zip, gsm8k, jsonl, mawps, svamp
+from task_files import camel_math, camel_zip, choice, gsm8k, jsonl, mawps, svamp
 
 from gnomon.errors import UserError
 from gnomon.tasks import TASKS
@@ -25,6 +25,13 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Path], Path] | None]] = {
     "capitals": ({}, None),
     "capitals all": ({"paraphrases": 4, "territories": True}, None),
     "capitals own": ({"templates": "Tell me {country}'s capital!|{country} is ruled from"}, None),
+    "capitals_choice": ({}, None),
+    "capitals_choice letters": ({"scoring": "letters", "rotations": 3, "style": "chat", "paraphrases": 2}, None),
+    "elements_choice": ({}, None),
+    "elements_choice shown": ({"ask": ["number", "name"], "show_options": True, "distractors": 5}, None),
+    "elements_choice generate": ({"mode": "generate", "style": "plain"}, None),
+    "choice": ({}, choice),
+    "choice letters": ({"scoring": "letters", "rotations": 4, "distractors": 2}, choice),
     "sums": ({}, None),
     "sums formats": ({"digits": "1-3", "formats": ["symbol", "words", "question", "spelled"]}, None),
     "sums few": ({"digits": "1", "terms": 3}, None),

@@ -3,6 +3,9 @@
 TASKS: dict[str, str] = {
     "camel_math": "gnomon.tasks.camel_math:CamelMath",
     "capitals": "gnomon.tasks.capitals:Capitals",
+    "capitals_choice": "gnomon.tasks.capitals_choice:CapitalsChoice",
+    "choice": "gnomon.tasks.choice:Choice",
+    "elements_choice": "gnomon.tasks.elements_choice:ElementsChoice",
     "functions": "gnomon.tasks.functions:Functions",
     "gsm8k": "gnomon.tasks.gsm8k:Gsm8k",
     "humaneval": "gnomon.tasks.humaneval:HumanEval",
