@@ -1,0 +1,113 @@
+"""Self-consistency: the share of fresh samples of the same prompt that give the same answer (Wang et al. 2023,
+arXiv 2203.11171; as a confidence: Lyu et al. 2024, arXiv 2402.13904).
+
+    confidence = samples that agree with the answer / samples whose answer could be read
+
+A sample's answer is read by the task's own grading; where the task scores choices, the sample is read as one of them,
+by its words or its letter. Answers agree when they are the same number, or alike with case, accents and punctuation
+folded away.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gnomon.errors import UserError
+from gnomon.models.sampling import noise
+from gnomon.rows.confidence_prompts import Asked, messages_in
+from gnomon.rows.confidence_read import Question, Stated, Stating
+from gnomon.tasks.numerals import exact
+from gnomon.tasks.parsing_choices import parse_choice
+from gnomon.tasks.parsing_names import folded
+from gnomon.types import Example, Prompt
+
+if TYPE_CHECKING:
+    from gnomon.models.model import Model
+
+QUESTION_COLUMNS = ("target", "choices", "difficulty")
+
+
+def base_prompt(line: Mapping[str, Any]) -> Asked:
+    """The prompt that the answer was given to."""
+    ids = tuple(int(i) for i in line["token_ids"][: int(line["prompt_len"])])
+    return Asked(str(line["prompt"]), str(line["prompt_hash"]), ids, None)
+
+
+def check_task(task: Any) -> None:
+    """Refuse tasks whose answers cannot be compared: episodes and programs."""
+    if task.mode == "episode" or getattr(task, "executable", False):
+        what = "plays rounds" if task.mode == "episode" else "asks for programs"
+        raise UserError(
+            f"ask: consistency, and task {task.name} {what}", "answers that can be compared",
+            "ask: self or p_true; or generate with samples",
+        )  # fmt: skip
+
+
+def sample_batch(
+    model: Model, task: Any, questions: Sequence[Question], how: Stating, lines: Mapping[int, Mapping[str, Any]]
+) -> list[Stated]:
+    """Draw `how.samples` answers to each question's prompt and compare them with the row's own answer.
+
+    A draw depends on the seed, the example and its number only (never on the batch), and not on the noise with which
+    the generation itself was sampled.
+    """
+    texts: list[list[str]] = [[] for _ in questions]
+    todo = [(i, s) for i in range(len(questions)) for s in range(how.samples)]
+    for start in range(0, len(todo), how.batch_size):
+        part = todo[start : start + how.batch_size]
+        names = [(f"consistency {lines[questions[i].rows[0][0]]['example_id']}", s, 0) for i, s in part]
+        made = model.generate(
+            [list(questions[i].asked[False].tokens) for i, _ in part], max_new_tokens=how.max_new_tokens,
+            stop=tuple(how.stop), temperature=how.temperature, noise=noise(how.seed, names, model.d_vocab),
+        )  # fmt: skip
+        for (i, _), said in zip(part, made.rows, strict=True):
+            texts[i].append(said.text)
+    return [_compared(task, lines[q.rows[0][0]], said) for q, said in zip(questions, texts, strict=True)]
+
+
+def answer_in(task: Any, line: Mapping[str, Any], text: str) -> str | None:
+    """The answer that a sample gives, folded; None where none can be read."""
+    choices = list(line["choices"] if line["choices"] is not None else ())
+    if task.mode == "choices":
+        found = parse_choice(text, choices)
+        return None if found is None else alike(choices[int(found.value)])
+    messages = messages_in(line)
+    prompt: Prompt = str(line["prompt"]) if messages is None else tuple(messages)
+    difficulty = line["difficulty"]
+    example = Example(
+        line["example_id"], prompt, line["target"], tuple(choices), line["group"], line["split"],
+        None if difficulty is None else float(difficulty), json.loads(line["meta"] or "{}"),
+    )  # fmt: skip
+    said = task.grade(example, text).answer
+    return None if said is None else alike(said)
+
+
+def alike(answer: str) -> str:
+    """An answer as it is compared: a number by its value ("2,125.0" is "2125"), a text folded."""
+    number = exact(answer)
+    return str(number) if number is not None else folded(answer) or answer.strip().casefold()
+
+
+def _compared(task: Any, line: Mapping[str, Any], texts: Sequence[str]) -> Stated:
+    own = alike(line["text"] if task.mode == "choices" else line["answer"] or line["text"])
+    answers = [answer_in(task, line, text) for text in texts]
+    read = Counter(a for a in answers if a is not None)
+    total = sum(read.values())
+    ranked = read.most_common()
+    shares = np.array([count for _, count in ranked], dtype=np.float64) / max(total, 1)
+    return Stated(
+        ids=[],
+        text=texts[0],
+        parsed=ranked[0][0] if ranked else None,
+        confidence=read[own] / total if total else None,
+        choices=[answer for answer, _ in ranked],
+        probs=shares.tolist(),
+        entropy=float(-(shares * np.log(shares)).sum()) if total else None,
+        normal=read[own] / total if total else None,
+        meta={"samples": len(texts), "read": total, "agree": read[own], "texts": list(texts)},
+    )
