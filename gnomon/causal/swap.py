@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gnomon.causal.swap_items import SWAPS, Block, Place, Spot, Swap, View, spots
+from gnomon.causal.swap_items import SWAPS, Block, Exchange, Place, Spot, View, spots
 from gnomon.causal.swap_texts import Clean, donated
 from gnomon.step import ModelSpec
 from gnomon.writer import Writer
@@ -91,7 +91,7 @@ class Swapper:
                             yield place, layer, spot, kind, float(batch.values[row]), float(after[k, i])
 
 
-def _number(swap: Swap, kind: str) -> int:
+def _number(swap: Exchange, kind: str) -> int:
     return [k for k, _ in swap.donors].index(kind)
 
 

@@ -61,7 +61,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Swap:
+class Exchange:
     """Recipient, and its donors by kind."""
 
     pair: int
@@ -84,7 +84,7 @@ class Block:
     """One shard: swaps and the items that they touch, `items[measure][row]` the views of a row."""
 
     set: str
-    swaps: tuple[Swap, ...]
+    swaps: tuple[Exchange, ...]
     places: tuple[Place, ...]
     items: Mapping[str, Mapping[int, tuple[View, ...]]]
 
@@ -98,7 +98,7 @@ class Block:
 class Spot:
     """A swap's places in one view: the recipient's token, and each donor's."""
 
-    swap: Swap
+    swap: Exchange
     view: int
     at: int
     donor_at: tuple[int, ...]

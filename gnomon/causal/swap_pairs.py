@@ -7,9 +7,16 @@ wanted those that fit best are kept. The control donor of an item is another ite
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+
+from gnomon.causal.swap_items import Exchange, Read, View
+from gnomon.errors import UserError
+from gnomon.store import Artifact
 
 PAIRS = pa.schema(
     [("set", pa.string()), ("pair", pa.int64()), ("high", pa.int64()), ("low", pa.int64()),
@@ -17,6 +24,47 @@ PAIRS = pa.schema(
      ("high_control", pa.int64()), ("low_control", pa.int64()), ("length_difference", pa.int64())]
 )  # fmt: skip
 FAR = 1e9
+MAX_ANSWER = 24
+"""Tokens of an answer whose probability is measured at most."""
+
+
+def candidates(table: pd.DataFrame, told: Artifact) -> pd.DataFrame:
+    """Generation rows that the pass has a confidence for and whose answer can be replayed; `confidence`, `answer_len`.
+
+    UserError where the pass's rows are not those of this generation.
+    """
+    own = told.table("confidence", ("row", "example_id", "confidence"))
+    joined = table.drop(columns=["confidence"], errors="ignore").merge(
+        own.rename(columns={"example_id": "_example"}), on="row", how="inner"
+    )
+    if len(joined) < len(own) or bool((joined["example_id"] != joined["_example"]).any()):
+        raise UserError(f"the pass {told.name} is of other rows", "a pass of this generation", "swap.from: ...")
+    ends = [min(a, p + MAX_ANSWER) for a, p in zip(_answer_ends(joined), joined["prompt_len"], strict=True)]
+    joined = joined.assign(answer_len=np.array(ends, dtype=np.int64) - joined["prompt_len"].to_numpy())
+    good = np.isfinite(joined["confidence"].to_numpy(dtype=np.float64)) & (joined["prompt_len"] >= 2)
+    return joined.loc[np.asarray(good & (joined["answer_len"] >= 1))].drop(columns="_example").reset_index(drop=True)
+
+
+def _answer_ends(table: pd.DataFrame) -> list[int]:
+    """One past the last token of each row's answer; of all that was said where it is not known."""
+    return [len(ids) if at is None or at != at else int(at) + 1
+            for ids, at in zip(table["token_ids"], table["answer_token"], strict=True)]  # fmt: skip
+
+
+def both_ways(pair: Mapping[str, Any]) -> list[Exchange]:
+    """A pair's two swaps: the unsure one receives, and the sure one."""
+    high, low, number = int(pair["high"]), int(pair["low"]), int(pair["pair"])
+    return [
+        Exchange(number, "up", low, (("other", high), ("same", int(pair["low_control"])))),
+        Exchange(number, "down", high, (("other", low), ("same", int(pair["high_control"])))),
+    ]
+
+
+def answer_view(line: Mapping[str, Any]) -> View:
+    """The generation's own text up to the end of the answer."""
+    prompt = int(line["prompt_len"])
+    ids = tuple(int(i) for i in line["token_ids"])[: prompt + int(line["answer_len"])]
+    return View(ids, Read(score_from=prompt), {"last_prompt": prompt - 1})
 
 
 def pairs_of(items: pd.DataFrame, share: float, most: int, least_gap: float) -> pd.DataFrame:

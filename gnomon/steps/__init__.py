@@ -7,6 +7,7 @@ STEPS: dict[str, str] = {
     "near_misses": "gnomon.steps.near_misses:NearMisses",
     "probe": "gnomon.steps.probe:Probe",
     "temperatures": "gnomon.steps.temperatures:Temperatures",
+    "calibration": "gnomon.steps.calibration:Calibration",
     "emergence": "gnomon.steps.emergence:Emergence",
     "layer_ablation": "gnomon.steps.layer_ablation:LayerAblation",
     "neurons": "gnomon.steps.neurons:Neurons",
@@ -23,4 +24,5 @@ STEPS: dict[str, str] = {
     "compare": "gnomon.steps.compare:Compare",
     "metrics": "gnomon.steps.metrics:Metrics",
     "confidence": "gnomon.steps.confidence:Confidence",
+    "swap": "gnomon.steps.swap:Swap",
 }
