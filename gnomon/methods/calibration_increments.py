@@ -1,0 +1,267 @@
+"""Does what a model says of its confidence beat item difficulty and its own output confidence? Rows of `increments`.
+
+    auroc        of the signal, and of what it is held against (control "against")
+    difference   AUROC(signal) - AUROC(difficulty), - AUROC(best output signal), paired
+    increment    AUROC(logistic[cheap, signal]) - AUROC(logistic[cheap]), cheap: difficulty and all output signals
+    partial      correlation of signal and correctness given the cheap ones (0 for a signal that only repeats them)
+
+The combination is learned on fit (`baselines.combine`; a stated signal has seen no label, so it needs no folds of its
+own) and applied to test; the best stated and the best output signal are chosen by AUROC on fit and tune. Below
+`nested_below` groups all of it is redone in grouped cross-validation over every row, pairs compared within folds,
+intervals of what was fitted or chosen anew widened by sqrt(1 + k n_test / n_train) (Nadeau & Bengio 2003).
+
+Verdict, fixed beforehand: `beats` / `adds` where the interval lies above 0 (and the partial correlation's too), `does
+not` where it ends below `smallest`, else `undecided`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from gnomon import nulls, stats
+from gnomon.methods.baselines import Columns, Combined, combine, residuals, take
+from gnomon.methods.calibration_signals import Column, spread
+from gnomon.methods.folds import grouped_folds, map_threads
+
+BEST = "best stated"
+DIFFICULTY, OUTPUT, BOTH = "difficulty", "output", "cheap"
+BEATS, NOT, UNDECIDED = "beats", "does not", "undecided"
+COLUMNS = ("signal", "choice", "over", "against", "split", "metric", "control", "value", "ci_low", "ci_high", "p", "q",
+           "n", "n_pos", "groups", "selected", "verdict", "note")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Graded rows `[n]` and what could tell right from wrong in them."""
+
+    y: np.ndarray
+    groups: np.ndarray
+    split: np.ndarray
+    claims: Sequence[Column]
+    """The signals that are asked about: stated ones, or output ones where nothing was stated."""
+    difficulty: Sequence[Column]
+    output: Sequence[Column]
+    cheap: Columns
+    """Baselines of the combination."""
+    probes: Sequence[Column] = ()
+    """Fitted on fit, so compared on test alone."""
+    level: np.ndarray | None = None
+    """Difficulty bin `[n]`: folds are dealt out evenly over it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """As in the step."""
+
+    draws: int = 2000
+    permutations: int = 999
+    seed: int = 0
+    folds: int = 5
+    smallest: float = 0.02
+
+
+@dataclass(frozen=True)
+class Part:
+    """One signal on the held-out rows of one fold: arrays over the rows `rows` where it is known."""
+
+    rows: np.ndarray
+    choice: str
+    values: np.ndarray
+    against: Mapping[str, tuple[str, np.ndarray]]
+    """By what it is over: the name and the values (NaN where unknown) of the one compared with."""
+    combined: Combined | None
+
+
+def best(of: Sequence[Column], y: np.ndarray, rows: np.ndarray) -> Column | None:
+    """The signal with the largest AUROC on those rows (each where it is known); the first of equals."""
+    areas = []
+    for column in of:
+        known = rows[np.isfinite(column.values[rows])]
+        area = float(stats.auroc(column.values[known], y[known])) if len(known) else np.nan
+        areas.append(-1.0 if np.isnan(area) else area)
+    return of[int(np.argmax(areas))] if len(areas) else None
+
+
+def held_out(of: Problem, signal: Column, train: np.ndarray, choose: np.ndarray, new: np.ndarray, o: Options) -> Part:
+    """One signal on rows `new`: the combination learned on `train`, the output signal chosen on `choose`."""
+    known, rows = train[np.isfinite(signal.values[train])], new[np.isfinite(signal.values[new])]
+    against: dict[str, tuple[str, np.ndarray]] = {}
+    for over, offered in ((DIFFICULTY, of.difficulty), (OUTPUT, [c for c in of.output if c is not signal])):
+        rival = best(offered, of.y, choose)
+        if rival is not None:
+            against[over] = (rival.name, rival.values[rows])
+    combined = None
+    cheap = {name: values for name, values in of.cheap.items() if name != signal.name}
+    if cheap and len(rows) and 0 < of.y[known].sum() < len(known):
+        folds = grouped_folds(of.groups[known], o.folds, o.seed, of.level[known] if of.level is not None else None)
+        combined = combine(
+            take(cheap, known), of.y[known].astype(np.float64), folds, signal.values[known], take(cheap, rows),
+            signal.values[rows],
+        )  # fmt: skip
+        against[BOTH] = ("difficulty and output together", combined.base)
+    return Part(rows, signal.name, signal.values[rows], against, combined)
+
+
+def increment_rows(of: Problem, options: Options, nested: bool) -> list[dict[str, Any]]:
+    """Lines of every claim and of the best one, on test, and by cross-validation where `nested`."""
+    every = np.arange(len(of.y))
+    dev, test = every[of.split != "test"], every[of.split == "test"]
+    fit = every[of.split == "fit"]
+    chosen = best(of.claims, of.y, dev)
+    if chosen is None:
+        return []
+    out: list[dict[str, Any]] = _nested(of, options, every) if nested else []
+    for signal in of.claims:
+        with threadpool_limits(limits=1):  # the last bits must not depend on the number of cores
+            part = held_out(of, signal, fit, dev, test, options)
+        more = {f"probe {p.name}": (p.name, p.values[part.rows]) for p in of.probes}
+        part = replace(part, against={**part.against, **more})
+        out += _lines(of, [part], signal.name, signal.name, "test", False, options)
+        if signal is chosen:
+            out += _lines(of, [part], BEST, signal.name, "test", not nested, options)
+    _adjust(out)
+    return out
+
+
+def _nested(of: Problem, options: Options, every: np.ndarray) -> list[dict[str, Any]]:
+    k = options.folds
+    fold = grouped_folds(of.groups, k, options.seed + 1, of.level)
+
+    def work(i: int) -> tuple[dict[str, Part], str]:
+        train, new = every[fold != i], every[fold == i]
+        parts = {s.name: held_out(of, s, train, train, new, options) for s in of.claims}
+        chosen = best(of.claims, of.y, train)
+        return parts, chosen.name if chosen is not None else ""
+
+    found = map_threads(work, range(k))
+    out: list[dict[str, Any]] = []
+    picks = [chosen for _, chosen in found]
+    names = ", ".join(f"{n} ({picks.count(n)} of {k} folds)" for n in dict.fromkeys(picks))
+    picked = [parts[chosen] for parts, chosen in found]
+    out += _lines(of, picked, BEST, picks[0] if len(set(picks)) == 1 else names, "cv", True, options)
+    for signal in of.claims:
+        out += _lines(of, [parts[signal.name] for parts, _ in found], signal.name, signal.name, "cv", False, options)
+    return out
+
+
+# ---------------------------------------------------------------- lines
+
+
+class _Line:
+    """Lines of one signal on one set of held-out rows, folds one after the other."""
+
+    def __init__(self, of: Problem, parts: Sequence[Part], where: Mapping[str, Any], options: Options) -> None:
+        self.parts, self.where, self.o = parts, where, options
+        rows = np.concatenate([p.rows for p in parts])
+        self.y, self.groups = of.y[rows], of.groups[rows]
+        self.fold = np.repeat(np.arange(len(parts)), [len(p.rows) for p in parts])
+        self.values = np.concatenate([p.values for p in parts])
+        self.wide = float(np.sqrt(1 + 1 / max(len(parts) - 1, 1))) if len(parts) > 1 else 1.0
+        self.out: list[dict[str, Any]] = []
+
+    def interval(self, statistic: stats.Statistic, here: np.ndarray, wide: bool) -> stats.Interval:
+        found = stats.class_interval(statistic, self.y[here], self.groups[here], str(self.where["split"]),
+                                     "calibration", draws=self.o.draws, seed=self.o.seed)  # fmt: skip
+        by = self.wide if wide else 1.0
+        low, high = (found.value + by * (end - found.value) for end in (found.low, found.high))
+        return replace(found, low=low, high=high, draws=found.value + by * (found.draws - found.value))
+
+    def add(self, metric: str, found: stats.Interval, here: np.ndarray, **more: Any) -> None:
+        note = "; ".join(t for t in (found.note, more.pop("note", "")) if t)
+        self.out.append({
+            **dict.fromkeys(COLUMNS, ""), "p": np.nan, "q": np.nan, **self.where, "metric": metric,
+            "value": float(found.value), "ci_low": float(found.low), "ci_high": float(found.high),
+            "n": int(here.sum()), "n_pos": int(self.y[here].sum()), "groups": len(np.unique(self.groups[here])),
+            "note": note, **more,
+        })  # fmt: skip
+
+    def area(self, values: np.ndarray, here: np.ndarray) -> stats.Statistic:
+        v, y, fold = values[here], self.y[here], self.fold[here]
+        return lambda w: stats.auroc(v, y, w, fold)
+
+
+def _lines(
+    of: Problem, parts: Sequence[Part], name: str, choice: str, split: str, selected: bool, options: Options
+) -> list[dict[str, Any]]:
+    where = {"signal": name, "choice": choice, "split": split, "selected": selected}
+    line = _Line(of, parts, where, options)
+    every = np.ones(len(line.y), dtype=bool)
+    if not line.y.any() or line.y.all():
+        line.add("auroc", stats.Interval(np.nan, note="one outcome only: no pair to compare"), every)
+        return line.out
+    mixed = len({p.choice for p in parts}) > 1
+    own = line.interval(line.area(line.values, every), every, mixed)
+    labels = nulls.permuted(line.y.astype(np.int8), line.groups, options.permutations, [options.seed, 41])
+    null = nulls.auroc_columns(line.values, labels, line.fold)
+    p = nulls.p_value(own.value, null)
+    line.add("auroc", own, every, p=p)
+    line.add("auroc", spread(null), every, control="shuffled", p=p,
+             note=f"mean and 95% range of {len(null)} shuffles of labels by group")  # fmt: skip
+    for over in [o for o in parts[0].against if all(o in p.against for p in parts)]:
+        names = [p.against[over][0] for p in parts]
+        against = (
+            names[0] if len(set(names)) == 1 else ", ".join(f"{n} ({names.count(n)})" for n in dict.fromkeys(names))
+        )
+        _against(line, over, against, mixed or over == BOTH or len(set(names)) > 1)
+    if all(p.combined is not None for p in parts):
+        _increment(line, [p.combined for p in parts if p.combined is not None], every)
+    return line.out
+
+
+def _against(line: _Line, over: str, against: str, wide: bool) -> None:
+    other = np.concatenate([p.against[over][1] for p in line.parts])
+    here = np.isfinite(other)
+    if not line.y[here].any() or line.y[here].all():
+        return
+    a, b = line.area(line.values, here), line.area(other, here)
+    more: dict[str, Any] = {"over": over, "against": against}
+    line.add("auroc", line.interval(b, here, wide), here, control="against", **more)
+    found = line.interval(lambda w: a(w) - b(w), here, wide)
+    said = verdict(found, line.o.smallest)
+    line.add("difference", found, here, p=found.p_above_zero, verdict=said, note="paired", **more)
+
+
+def _increment(line: _Line, parts: Sequence[Combined], every: np.ndarray) -> None:
+    joined = Combined(*(np.concatenate([getattr(c, f) for c in parts]) for f in Combined.__dataclass_fields__))
+    s, e = residuals(joined, line.y)
+    a, b = line.area(joined.both, every), line.area(joined.base, every)
+
+    def partial(w: np.ndarray) -> np.ndarray:
+        top, bottom = w @ (s * e), np.sqrt((w @ s**2) * (w @ e**2))
+        return np.divide(top, bottom, out=np.full(len(w), np.nan), where=bottom > 0)
+
+    more: dict[str, Any] = {"over": BOTH, "against": "difficulty and output together"}
+    line.add("auroc", line.interval(a, every, True), every, control="together", note="cheap ones and signal", **more)
+    gain, rest = line.interval(lambda w: a(w) - b(w), every, True), line.interval(partial, every, True)
+    said = verdict(gain, line.o.smallest, rest)
+    line.add("increment", gain, every, p=gain.p_above_zero, verdict=said, note="paired", **more)
+    line.add("partial", rest, every, p=rest.p_above_zero, note="correlation given the cheap ones", **more)
+
+
+def verdict(found: stats.Interval, smallest: float, partial: stats.Interval | None = None) -> str:
+    """What an interval of a difference says; of an increment with the partial correlation beside it."""
+    if not np.isfinite(found.low):
+        return UNDECIDED
+    beyond = partial is None or bool(partial.low > 0)
+    if found.low > 0 and beyond:
+        return BEATS
+    if partial is not None and found.low == found.high and beyond:
+        return UNDECIDED  # the combination left the signal out, though it correlates given the others
+    return NOT if found.high < smallest else UNDECIDED
+
+
+def _adjust(rows: list[dict[str, Any]]) -> None:
+    """Benjamini-Hochberg over the signals of each split, comparison and metric; the best one is none of its own."""
+    family: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["signal"] != BEST and row["control"] == "" and np.isfinite(row["p"]):
+            family.setdefault((row["split"], row["over"], row["metric"]), []).append(row)
+    for members in family.values():
+        adjusted = nulls.benjamini_hochberg(np.array([m["p"] for m in members]))
+        for member, q in zip(members, adjusted, strict=True):
+            member["q"] = float(q)
