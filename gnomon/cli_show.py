@@ -197,6 +197,11 @@ def _criteria(criteria: list[dict[str, Any]]) -> str:
 
 
 def page(artifact: Artifact) -> str:
+    """A step's own section as text, and where the report lies."""
+    return f"{section(artifact)}\n\nthe whole: {artifact.path.parent / 'report.html'}"
+
+
+def section(artifact: Artifact) -> str:
     """A step's own section as text: sentences and tables; charts stay in the report."""
     from gnomon.report.sections import summarise
     from gnomon.report.tables import table_view
@@ -210,4 +215,4 @@ def page(artifact: Artifact) -> str:
             view = table_view(block, artifact)
             rows = [[f"{cell.text} {cell.aside}".strip() for cell in row] for row in view.rows]
             parts.append("\n".join(filter(None, (view.title, table(rows, view.headers, "  ")))))
-    return "\n\n".join([*parts, f"the whole: {artifact.path.parent / 'report.html'}"])
+    return "\n\n".join(parts)

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gnomon"
 ROOMS = ("tasks", "models", "interventions", "dictionaries", "executors", "methods")
+COMMANDS = ("cli_compare", "cli_examples")
 
 FLOORS: dict[str, int] = {
     "errors": 0,
@@ -32,6 +33,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(
         ("cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cleaning", "claims"), 8
     ),
+    **dict.fromkeys(COMMANDS, 8),
     "__init__": 9,
 }
 """Floor of each module or folder under gnomon/."""
@@ -55,7 +57,7 @@ TOGETHER = (
         "machine",
         "console",
     ),
-    ("cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cleaning", "claims"),
+    ("cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cleaning", "claims", *COMMANDS),
 )
 """Parts of one floor that are one thing in several files; all others of a floor stay apart."""
 

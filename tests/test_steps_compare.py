@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, spearmanr
 
+from gnomon import nulls, stats
 from gnomon.errors import UserError
 from gnomon.methods import calibration
 from gnomon.methods import comparing as law
+from gnomon.methods import comparing_layers as layers
 from gnomon.methods.comparing_rows import paired
 from gnomon.report.resolve import render_text
 from gnomon.step import Context, Inputs, ModelSpec
@@ -22,7 +24,8 @@ from gnomon.writer import Writer
 from tests import synthetic
 from tests.confidence_study import Sure, make, rows
 
-FAST = {"draws": 300, "permutations": 199}
+FAST = {"draws": 200, "permutations": 199}
+ONE, PROMPT = ("last",), ("last_prompt",)
 
 
 def compare(study: Path, made: dict[str, Artifact], a: str = "base", b: str = "tuned", **options) -> Artifact:
@@ -54,15 +57,15 @@ def cell(artifact: Artifact, table: str = "comparison", column: str = "value", *
 def changed(tmp_path_factory) -> Artifact:
     """The second model knows partly other things, is better and surer, and its space changes from layer 2 on."""
     study = tmp_path_factory.mktemp("changed")
-    tuned = Sure(n=400, drift=0.9, drift_from=2, better=1.5, surer=1.0)
-    return compare(study, both(study, Sure(n=400), tuned))
+    tuned = Sure(n=300, positions=ONE, drift=0.9, drift_from=2, better=1.5, surer=1.0)
+    return compare(study, both(study, Sure(n=300, positions=ONE), tuned))
 
 
 @pytest.fixture(scope="module")
 def same(tmp_path_factory) -> Artifact:
     """The same model again, but for chance: it knows as much of other questions."""
     study = tmp_path_factory.mktemp("same")
-    return compare(study, both(study, Sure(n=300), Sure(n=300, drift=1.0)))
+    return compare(study, both(study, Sure(n=300, positions=ONE), Sure(n=300, positions=ONE, drift=1.0)))
 
 
 # ---------------------------------------------------------------- answers and confidence
@@ -155,16 +158,14 @@ def test_probes_transfer_where_the_direction_is_shared(changed):
 
 def test_a_probe_does_not_transfer_into_another_space(tmp_path):
     """The pass of the second model writes its confidence along another dimension."""
-    made = make(tmp_path, Sure(n=240), "base")
-    other = make(tmp_path / "other", Sure(n=240, same=False), "tuned")
-    assert other
-    twisted = make(tmp_path, Sure(n=240), "tuned")
+    made = make(tmp_path, Sure(n=240, positions=PROMPT), "base")
+    twisted = make(tmp_path, Sure(n=240, positions=PROMPT), "tuned")
     for layer in (2, 3):  # swap dimensions 1 and 5 of the self pass's own activations
         for path in (tmp_path / "self_tuned" / "activations" / f"resid_post.{layer}@last_prompt").glob("*.npy"):
             x = np.load(path)
             x[:, [1, 5]] = x[:, [5, 1]]
             np.save(path, x)
-    done = compare(tmp_path, made | twisted, positions=["last_prompt"])
+    done = compare(tmp_path, made | twisted)
     path = {"of": "self", "metric": "spearman"}
     assert cell(done, "transfer", fitted_on="b", read_on="b", **path) > 0.8
     assert abs(cell(done, "transfer", fitted_on="a", read_on="b", **path)) < 0.4
@@ -197,6 +198,17 @@ def test_logistic_probes_too(tmp_path):
     assert cell(done, "transfer", of="answers", fitted_on="a", read_on="b", metric="auroc") > 0.7
 
 
+def test_the_shuffled_null_is_spearman_of_shuffled_numbers():
+    rng = np.random.default_rng(3)
+    n, folds = 60, np.arange(60) % 3
+    values, y, groups = rng.normal(size=n), np.round(rng.random(n), 1), np.arange(n) // 2 * 3 + folds
+    of = layers.Question("self", "confidence", y, y, groups, np.full(n, "test"))
+    null = layers.shuffled(of, values, y, groups, folds, law.Setting(permutations=199))
+    moved = nulls.permuted(y, groups, 199, [0, 46], folds)
+    expected = [float(stats.spearman(values, moved[:, i], folds=folds)) for i in range(199)]
+    np.testing.assert_allclose(null, expected, atol=1e-12)
+
+
 # ---------------------------------------------------------------- the report
 
 
@@ -225,7 +237,7 @@ def test_every_block_of_the_section_resolves(changed):
 
 
 def edited(study: Path, change) -> dict[str, Artifact]:
-    made = make(study, Sure(n=60), "base")
+    made = make(study, Sure(n=60, positions=ONE), "base")
     table, _ = rows(Sure(n=60))
     made["tuned"] = synthetic.save(study, change(table), {}, "tuned")
     return made
@@ -286,13 +298,13 @@ def test_options_that_cannot_work(options, said):
 
 
 def test_a_pass_about_another_generation_is_refused(tmp_path):
-    made = both(tmp_path, Sure(n=60), Sure(n=60))
+    made = both(tmp_path, Sure(n=60, positions=ONE), Sure(n=60, positions=ONE))
     with pytest.raises(UserError, match="no confidence pass about tuned"):
         compare(tmp_path, made, confidence=[["self_base", "other_base"]])
 
 
 def test_named_passes_are_the_ones_compared(tmp_path):
-    made = both(tmp_path, Sure(n=60), Sure(n=60))
+    made = both(tmp_path, Sure(n=60, positions=ONE), Sure(n=60, positions=ONE))
     done = compare(tmp_path, made, confidence=["self_base", "self_tuned"], positions=["last"])
     assert {"self"} == set(done.table("comparison")["signal"]) - {
         "",

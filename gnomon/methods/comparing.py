@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
 
 from gnomon import nulls, stats
 from gnomon.methods import calibration
@@ -143,8 +143,11 @@ def agreement(c_a: np.ndarray, c_b: np.ndarray, groups: np.ndarray, setting: Set
     """Rank correlation of both models' confidences over the questions, and of partners shuffled by group."""
     k = len(np.unique(groups))
     found = stats.bootstrap(lambda w: stats.spearman(c_a, c_b, w), groups, setting.draws, [setting.seed, 41])
-    order = nulls.permuted(np.arange(len(c_b)), groups, min(setting.permutations, 499), [setting.seed, 44])
-    null = np.array([float(stats.spearman(c_a, c_b[o])) for o in order.T])
+    count = min(setting.permutations, 499)
+    ranks = [rankdata(c) - (len(c) + 1) / 2 for c in (c_a, c_b)]
+    scale = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
+    moved = nulls.permuted(ranks[1], groups, count, [setting.seed, 44])
+    null = ranks[0] @ moved / scale if scale > 0 else np.full(count, np.nan)
     low, high = np.nanquantile(null, (0.025, 0.975)) if np.isfinite(null).any() else (np.nan, np.nan)
     line = _line("agreement", "both", found, len(c_a), k) | {"rows": "all", "p": nulls.p_value(found.value, null)}
     control = stats.Interval(float(np.nanmean(null)), float(low), float(high), f"{len(null)} shuffles of the pairing")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from gnomon import nulls, stats
 from gnomon.methods.comparing import Setting
@@ -225,17 +226,34 @@ def _tested(
     found = _interval(of, y, groups, lambda w: score(of, s, y, f, w), setting)
     if not len(known):
         return [line | _ends(found, 0, groups)]
-    draws = nulls.permuted(y, groups, min(setting.permutations, 499), [setting.seed, 46], f)
-    if of.binary:
-        null = nulls.auroc_columns(s, draws, f)
-    else:
-        null = np.array([float(stats.spearman(s, draws[:, i], folds=f)) for i in range(draws.shape[1])])
+    null = shuffled(of, s, y, groups, f, setting)
     low, high = np.nanquantile(null, (0.025, 0.975)) if np.isfinite(null).any() else (np.nan, np.nan)
     p = nulls.p_value(found.value, null) if np.isfinite(found.value) else np.nan
     control = stats.Interval(float(np.nanmean(null)) if np.isfinite(null).any() else np.nan, float(low), float(high),
                              f"{len(null)} shuffles of the labels, by group")  # fmt: skip
     return [line | _ends(found, len(known), groups) | {"p": p},
             line | _ends(control, len(known), groups) | {"control": "shuffled"}]  # fmt: skip
+
+
+def shuffled(
+    of: Question, values: np.ndarray, y: np.ndarray, groups: np.ndarray, folds: np.ndarray, setting: Setting
+) -> np.ndarray:
+    """The score under labels shuffled by group within the folds: `[draws]`."""
+    count, seed = min(setting.permutations, 499), [setting.seed, 46]
+    if of.binary:
+        return nulls.auroc_columns(values, nulls.permuted(y, groups, count, seed, folds), folds)
+    left, right = centred_ranks(values, folds), centred_ranks(y, folds)  # ranks within a fold move with their rows
+    scale = np.sqrt((left**2).sum() * (right**2).sum())
+    return left @ nulls.permuted(right, groups, count, seed, folds) / scale if scale > 0 else np.full(count, np.nan)
+
+
+def centred_ranks(values: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Mid-ranks within each fold over its size, about their mean: `[n]`; their products are Spearman's."""
+    out = np.zeros(len(values))
+    for fold in np.unique(folds):
+        here = folds == fold
+        out[here] = (rankdata(values[here]) - (here.sum() + 1) / 2) / here.sum()
+    return out
 
 
 def _interval(

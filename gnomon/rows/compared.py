@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from gnomon.errors import UserError
-from gnomon.rows.signals import passes, signals, stated
+from gnomon.rows.signals import signals, stated
 from gnomon.sites import RAGGED
 from gnomon.step import Inputs
 from gnomon.store import Artifact
@@ -56,7 +56,7 @@ def side_of(letter: str, name: str, inputs: Inputs, wanted: Sequence[str]) -> Si
         raise UserError(f"compare.{letter}: {name} holds no generations", "a generate step")
     own = generation.path.resolve()
     captured = [x for x in inputs.all("activations") if x.meta.get("step") == "capture" and made_of(x) == own]
-    mine = {n: p for n, p in passes(inputs).items() if made_of(p) == own}
+    mine = {p.name: p for p in inputs.all("confidence") if made_of(p) == own}  # two studies may both have a `self`
     for each in wanted:
         found = inputs.named(each)
         if "confidence" not in found.tables() or made_of(found) != own:
