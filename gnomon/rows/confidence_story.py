@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -82,7 +83,7 @@ def _tested(scores: pd.DataFrame) -> str:
 
 def _headline(artifact: Artifact, ask: str, split: str) -> Text:
     model = str(artifact.meta.get("model", {}).get("name", "The model")).rstrip("/").rpartition("/")[2]
-    if not (artifact.table("stated")["n"] > 0).any():
+    if not np.any(np.asarray(artifact.table("stated")["n"]) > 0):
         return Text(f"{model}: no confidence could be read from any of {{asked}} answers.",
                     {"asked": _total("asked", ",.0f")}, "headline")  # fmt: skip
     refs = {"mean": _stated("all"), "accuracy": _total("accuracy")}
@@ -126,9 +127,9 @@ def _warnings(artifact: Artifact, totals: dict[str, Any], binned: bool) -> list[
     if not binned:
         return out
     bins = artifact.table("bins")
-    top = bins.loc[bins["mean_prob"].astype(float).idxmax(), :] if bins["mean_prob"].notna().any() else None
-    if top is not None and float(top["mean_prob"]) > MOST and len(bins) > 2:
-        at = {"bin": int(top["bin"])}
+    probs = np.asarray(pd.to_numeric(bins["mean_prob"]), dtype=np.float64)
+    if len(bins) > 2 and np.nanmax(probs, initial=0.0) > MOST:
+        at = {"bin": int(bins["bin"].iloc[int(np.nanargmax(probs))])}
         out.append(Text("One bin takes most of the mass: {text} has a mean probability of {prob}.", {
             "text": Ref("bins", at, "text", ""), "prob": Ref("bins", at, "mean_prob", ".1%"),
         }, "warning"))  # fmt: skip

@@ -29,7 +29,7 @@ from gnomon.types import Example, Prompt
 if TYPE_CHECKING:
     from gnomon.models.model import Model
 
-QUESTION_COLUMNS = ("target", "choices", "difficulty")
+QUESTION_COLUMNS = ("prompt_hash", "target", "choices", "difficulty")
 
 
 def base_prompt(line: Mapping[str, Any]) -> Asked:
