@@ -2,12 +2,13 @@
 
 score(c) = sum_t log p(c_t | prompt, c_<t), divided by its tokens (`normalise: tokens`), its characters (`chars`) or
 not at all (`none`); length-normalised scores as in Brown et al. 2020 (arXiv 2005.14165), section 2.4. The prompt
-runs once, every choice continues its keys and values: cost = prompt tokens + all choices' tokens.
+runs once, every choice continues its keys and values: cost = prompt tokens + all choices' tokens. A task that says
+`scoring: letters` is scored by `choose_letters` instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -63,10 +64,10 @@ def choose_batch(model: Model, task: Task, batch: Sequence[Row], asking: Asking,
         found = logprobs[first : first + len(each)]
         scores = normalised(found, row.example.choices, asking.normalise)
         best = int(np.argmax(scores))
-        answers.append(_answer(model, task, row, each[best], best, found[best], scores, asking))
+        answers.append(answer_of(model, task, row, each[best], best, found[best], scores, asking))
         chosen.append(first + best)
         first += len(each)
-    gather.take(places(answers), lambda picks: _values(prompt, tails, answers, chosen, picks))
+    gather.take(places(answers), lambda picks: values_of(prompt, tails, answers, chosen, picks))
     return answers
 
 
@@ -117,10 +118,11 @@ def _chosen(model: Model, resid: Any, target: Any) -> np.ndarray:
     return torch.cat(parts).cpu().numpy()
 
 
-def _answer(
+def answer_of(
     model: Model, task: Task, row: Row, ids: list[int], best: int, logprobs: np.ndarray, scores: list[float],
-    asking: Asking,
+    asking: Asking, meta: Mapping[str, Any] | None = None,
 ) -> Answer:  # fmt: skip
+    """The answer of a row whose choice `best` won, said by the tokens `ids`; `meta` is kept beside the choice."""
     choice = row.example.choices[best]
     prompt_ids = row.tokens.tolist()
     max_prob, entropy, margin = confidence(scores)
@@ -142,11 +144,11 @@ def _answer(
         scores=scores,
         grade=task.grade(row.example, choice),
         answer_token=len(prompt_ids) + len(ids) - 1,
-        meta={"choice": best},
+        meta={"choice": best, **(meta or {})},
     )
 
 
-def _values(
+def values_of(
     prompt: Out, tails: Out, answers: Sequence[Answer], chosen: Sequence[int], picks: Sequence[Pick]
 ) -> dict[Site, Any]:
     """Values of picked tokens: those of the prompt from its pass, the others from the chosen choice's."""

@@ -1,4 +1,4 @@
-"""What came out of a generation, as tables: `counts`, `difficulty`, `temperatures`, `totals`."""
+"""What came out of a generation, as tables: `counts`, `difficulty`, `temperatures`, `totals`, `skipped`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ DIFFICULTY = pa.schema(
 )
 TEMPERATURES = pa.schema([("temperature", pa.float64()), *SHARES])
 TOTALS = pa.schema([("name", pa.string()), ("value", pa.float64())])
+SKIPPED = pa.schema([("reason", pa.string()), ("n", pa.int64())])
 BINS = 5
 TRANSCRIPTS = ("row", "example_id", "temperature", "prompt", "text", "target", "answer", "label", "reason")
 SHOWN = 4
@@ -111,7 +112,13 @@ def temperatures(rows: pd.DataFrame) -> pa.Table:
     return pa.Table.from_pylist(lines, schema=TEMPERATURES)
 
 
-def totals(rows: pd.DataFrame, dropped: int, tokens: Mapping[str, int]) -> pa.Table:
+def skipped_table(skipped: Mapping[str, int]) -> pa.Table:
+    """Records that the task left out, by reason, the commonest first."""
+    lines = sorted(({"reason": reason, "n": n} for reason, n in skipped.items()), key=lambda x: (-x["n"], x["reason"]))
+    return pa.Table.from_pylist(lines, schema=SKIPPED)
+
+
+def totals(rows: pd.DataFrame, dropped: int, skipped: Mapping[str, int], tokens: Mapping[str, int]) -> pa.Table:
     """Named totals, for the sentences of the report. `majority`: the share that one fixed answer would get right."""
     targets = Counter(rows["target"])
     picks = np.array([len(choices) for choices in rows["choices"]])
@@ -121,6 +128,7 @@ def totals(rows: pd.DataFrame, dropped: int, tokens: Mapping[str, int]) -> pa.Ta
         "questions": len(set(rows["example_id"])),
         "groups": len(set(rows["group"])),
         "dropped": dropped,
+        "skipped": sum(skipped.values()),
         "samples": len(set(rows["sample"])),
         "majority": targets.most_common(1)[0][1] / len(rows) if len(rows) else None,
         "guessing": float((1 / picks).mean()) if len(rows) and (picks > 0).all() else None,

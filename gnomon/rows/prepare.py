@@ -7,7 +7,7 @@ import inspect
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from gnomon.disk import file_sha256, plain
 from gnomon.errors import UserError
 from gnomon.models import load_tokenizer
 from gnomon.models.tokens import encode_text, tokenize
+from gnomon.rows.choose_letters import letters_of, scores_letters
+from gnomon.rows.letters import variants_of
 from gnomon.step import ModelSpec
 from gnomon.tasks.make import make_task
 from gnomon.tasks.prompts import continue_with
@@ -32,8 +34,9 @@ KEPT = 4
 class Prepared:
     """Examples with their splits, and the ids of each one's (first) prompt.
 
-    `choices`: for each example (tokens of its longest choice, tokens of all), in mode `choices`. `dropped`: how many
-    examples had prompts longer than max_length.
+    `choices`: for each example (tokens of its longest choice, tokens of all), in mode `choices`; letters are one token,
+    whose passes are counted once. `dropped`: how many examples had prompts longer than max_length. `skipped`: records
+    that the task left out, by reason.
     """
 
     task: Any
@@ -43,6 +46,7 @@ class Prepared:
     dropped: int = 0
     places: tuple[int, ...] | None = None
     """Place of each example among those of all splits, where only some splits are asked."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -85,8 +89,14 @@ def _prepare(
         )  # fmt: skip
     side = assign_splits([examples[i] for i in keep], splits, seed, split_by)
     kept = [replace(examples[i], split=side[examples[i].id]) for i in keep]
-    choices = [choice_lengths(tokenizer, e) for e in kept] if task.mode == "choices" else []
-    return Prepared(task, kept, [tokens[i] for i in keep], choices, len(examples) - len(keep))
+    choices: list[tuple[int, int]] = []
+    if scores_letters(task):
+        check_letters(tokenizer, kept)
+        choices = [(1, 1)] * len(kept)
+    elif task.mode == "choices":
+        choices = [choice_lengths(tokenizer, e) for e in kept]
+    skipped = task.skipped() if hasattr(task, "skipped") else {}
+    return Prepared(task, kept, [tokens[i] for i in keep], choices, len(examples) - len(keep), skipped=dict(skipped))
 
 
 def only_splits(prepared: Prepared, splits: Sequence[str]) -> Prepared:
@@ -111,6 +121,12 @@ def choice_lengths(tokenizer: Any, example: Example) -> tuple[int, int]:
     """(tokens of the longest choice, tokens of all choices) of an example."""
     lengths = [len(encode_text(tokenizer, continue_with(example.prompt, choice))) for choice in example.choices]
     return max(lengths), sum(lengths)
+
+
+def check_letters(tokenizer: Any, examples: Sequence[Example]) -> None:
+    """Refuse letters that are no single tokens of this vocabulary, or that two choices share."""
+    for letters in dict.fromkeys(tuple(letters_of(example)) for example in examples):
+        variants_of(tokenizer, letters)
 
 
 def check_context(prepared: Prepared, new_tokens: int, context: int | None) -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text, Tokens
 from gnomon.rows.counts import LABELS
+from gnomon.rows.letter_bias import letter_blocks
 from gnomon.rows.prepare import Prepared
 from gnomon.store import Artifact
 
@@ -65,7 +66,16 @@ def blocks(artifact: Artifact) -> list[Block]:
             "{dropped} questions were left out because their prompts are longer than max_length.",
             {"dropped": _total("dropped")}, "limit",
         ))  # fmt: skip
+    if totals.get("skipped"):
+        out.append(Text(
+            "{skipped} records of the data are no questions, by the reasons below, and were left out before any was "
+            "asked.",
+            {"skipped": _total("skipped")}, "limit",
+        ))  # fmt: skip
+    out += letter_blocks(artifact)
     out += [_counts(counts), *_difficulty(artifact), *_temperatures(artifact)]
+    if totals.get("skipped"):
+        out.append(Table("skipped", "Records left out", ("reason", "n"), labels={"n": "records"}))
     out += [
         Tokens("transcripts", title, where={"label": LABELS[name]}, extra=("reason",))
         for name, title in SHOWN.items()

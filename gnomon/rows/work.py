@@ -12,6 +12,7 @@ from gnomon.errors import UserError
 from gnomon.rows import table
 from gnomon.rows.ask import Asking, ask_batch
 from gnomon.rows.choose import choose_batch
+from gnomon.rows.choose_letters import choose_letters, scores_letters
 from gnomon.rows.gather import Gather
 from gnomon.rows.merge import Copied, copy_shard
 from gnomon.rows.plan import Shard
@@ -81,7 +82,9 @@ class Asker:
 
         if task.mode == "episode":
             return play_shard(model, task, batches, asking, gather, run)
-        one = choose_batch if task.mode == "choices" else ask_batch
+        one = ask_batch
+        if task.mode == "choices":
+            one = choose_letters if scores_letters(task) else choose_batch
         return [a for batch in batches for a in run(lambda some: one(model, task, some, asking, gather), batch)]
 
 

@@ -1,8 +1,9 @@
 """generate: ask the model a task's questions, label its answers, and keep the activations of the same pass.
 
 Writes `generations/` (one row an answer), `activations/` where `capture` asks for them, and the tables counts,
-difficulty, temperatures, totals and settings. Cost: one forward pass of every prompt, and one token a step with a
-key-value cache; capturing adds a copy of the kept tokens and nothing else.
+difficulty, temperatures, totals, settings, transcripts, and where there are such letters and skipped. Cost: one forward
+pass of every prompt, and one token a step with a key-value cache; capturing adds a copy of the kept tokens and nothing
+else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gnomon.blocks import Block
 from gnomon.errors import UserError
-from gnomon.rows import counts, merge, price, story, table
+from gnomon.rows import counts, letter_bias, merge, price, story, table
 from gnomon.rows.ask import Asking
 from gnomon.rows.choose import Normalise
 from gnomon.rows.options import Kept, OptionalTexts, one_or_more
@@ -184,6 +185,9 @@ class Generate(Step):
         notes = []
         if prepared.dropped:
             notes.append(f"{prepared.dropped} questions are longer than max_length {self.max_length} and are dropped")
+        if prepared.skipped:
+            why = ", ".join(f"{n} with {reason}" for reason, n in sorted(prepared.skipped.items()))
+            notes.append(f"{sum(prepared.skipped.values())} records are no questions and are skipped: {why}")
         if self.samples > 1 and 0.0 in self.temperatures:
             notes.append(f"at temperature 0 the {self.samples} samples of a question are all alike")
         return notes
@@ -267,7 +271,13 @@ class Generate(Step):
         out.table("counts", counted)
         out.table("difficulty", counts.difficulty(rows))
         out.table("temperatures", counts.temperatures(rows))
-        out.table("totals", counts.totals(rows, prepared.dropped if prepared else 0, counts.token_sums(out.path)))
+        dropped, skipped = (prepared.dropped, prepared.skipped) if prepared else (0, {})
+        out.table("totals", counts.totals(rows, dropped, skipped, counts.token_sums(out.path)))
+        if skipped:
+            out.table("skipped", counts.skipped_table(skipped))
+        by_letters = letter_bias.letter_rows(out.path)
+        if len(by_letters):
+            out.table("letters", letter_bias.letter_table(by_letters))
         out.table("transcripts", counts.transcripts(rows, out.path))
         out.table("settings", story.settings(self, prepared))
         share = {line["label"]: line["share"] for line in counted.to_pylist() if line["split"] == "all"}
