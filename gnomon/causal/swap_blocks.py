@@ -85,7 +85,7 @@ def _headline(effects: Any, position: str) -> Text:
     text = (
         f"A donor's activation at {PLACES[position]}, layer {{layer}}, moves stated confidence {{other}} of the way to "
         "the donor's, {same} where the donor is as sure as the recipient: {excess} beyond that (test, {pairs} pairs; "
-        "q = {q}). So it {verdict}"
+        "q = {q}): it {verdict}"
     )
     if has(effects, **at, kind="beyond"):
         refs |= {
@@ -93,7 +93,7 @@ def _headline(effects: Any, position: str) -> Text:
             "beyond": Ref("effects", at | {"kind": "beyond"}, "value", ".1%", ci=True),
             "against": Ref("effects", at | {"kind": "beyond"}, "verdict", ""),
         }
-        text += "; against a random token of the same texts ({random}) it is {beyond} more, and so it {against}"
+        text += "; that is {beyond} more than at a random token of the same texts ({random}): beyond such, it {against}"
     return Text(text + ".", refs, "headline")
 
 
@@ -105,13 +105,15 @@ def _answer(effects: Any) -> list[Block]:
     return [Text(
         "The answer: the same donors at the last prompt token of the generation, layer {layer}, change the probability "
         "of the model's own answer by {other}; donors of the recipient's own kind by {same}; the difference {excess} "
-        "(q = {q}): confidence {verdict} there.",
+        "(q = {q}): confidence {verdict} there. (Of the former donors {alike} gave the recipient's very answer, of the "
+        "latter {control}.)",
         {"layer": Ref("effects", at | {"kind": "excess"}, "layer", "d"),
          "other": Ref("effects", at | {"kind": "other"}, "value", "+.3f", ci=True),
          "same": Ref("effects", at | {"kind": "same"}, "value", "+.3f", ci=True),
          "excess": Ref("effects", at | {"kind": "excess"}, "value", "+.3f", ci=True),
          "q": Ref("effects", at | {"kind": "excess"}, "q", ".3f"),
-         "verdict": Ref("effects", at | {"kind": "excess"}, "verdict", "")},
+         "verdict": Ref("effects", at | {"kind": "excess"}, "verdict", ""),
+         "alike": _fact("test same answer", ".0%"), "control": _fact("test same answer, control", ".0%")},
     )]  # fmt: skip
 
 
@@ -184,7 +186,7 @@ def _method() -> Text:
         "by length. Share of the gap: summed shifts toward the donor over summed differences of donor and recipient. "
         "Layers were swept on fit and tune and chosen there (answer: the largest effect; confidence position: the "
         "first layer at half of the largest); test saw only those. Intervals resample pairs; two-sided p by flipping "
-        "the signs of pairs, q by Benjamini-Hochberg over the layers and positions swept, by Holm on test. It moves it: "
-        "q <= .05 and the interval beyond {least}; it does not: the interval below {least}; else undecided.",
+        "the signs of pairs, q by Benjamini-Hochberg over the layers and positions swept, by Holm on test. Moves: "
+        "q <= .05 and the interval beyond {least}; does not: the interval below {least}; else undecided.",
         {"share": _fact("share", ".0%"), "least": _fact("least", ".2f")}, "method",
     )  # fmt: skip

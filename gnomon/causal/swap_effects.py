@@ -23,7 +23,6 @@ from gnomon.causal.pick import pick
 from gnomon.causal.swap_items import RANDOM
 from gnomon.methods.effects import ratio, sign_flip_p, weights_of
 from gnomon.nulls import benjamini_hochberg, holm
-from gnomon.stats import spearman
 
 EFFECTS = pa.schema(
     [("set", pa.string()), ("measure", pa.string()), ("position", pa.string()), ("layer", pa.int64()),
@@ -39,6 +38,8 @@ DEPTH = pa.schema(
 )  # fmt: skip
 """statistic: spearman (excess against layer, over the swept layers) or handover (see `handover`)."""
 KINDS = ("other", "same", "excess", "beyond")
+FLAT = 0.01
+"""A curve that spans less than this share of the gap does not vary with depth."""
 MOVES, STILL, OPEN = "moves it", "does not move it", "undecided"
 
 
@@ -168,12 +169,12 @@ def depth_rows(swaps: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
             assert own is not None
             curves[measure, position] = own
             pairs = np.array([pair for pair, _ in own.recipients])
-            drawn = _shares(own, weights_of(pairs, draws, seed))
-            found = [_rank(row, own.layers) for row in drawn]
+            drawn = rank_correlations(_shares(own, weights_of(pairs, draws, seed)))
+            value = rank_correlations(_shares(own, np.ones((1, len(pairs)))))[0]
             lines.append(
-                {"measure": measure, "position": position, "statistic": "spearman",
-                 "value": _rank(_shares(own, np.ones((1, len(pairs))))[0], own.layers), **_ends(found),
-                 "layers": len(own.layers), "pairs": len(set(pairs))}
+                {"measure": measure, "position": position, "statistic": "spearman", "value": value,
+                 **(_ends(drawn) if np.isfinite(value) else _ends([])), "layers": len(own.layers),
+                 "pairs": len(set(pairs))}
             )  # fmt: skip
     here, there = curves.get(("confidence", "answer")), curves.get(("confidence", "confidence"))
     if here is not None and there is not None and here.layers == there.layers:
@@ -207,13 +208,22 @@ def _shares(own: Curve, weights: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom[:, None], out=np.full(top.shape, np.nan), where=bottom[:, None] > 0)
 
 
-def _rank(values: np.ndarray, layers: Sequence[int]) -> float:
-    if len(layers) < 3 or not np.isfinite(values).all() or np.ptp(values) < 1e-6:
-        return float("nan")
-    return float(spearman(values, np.asarray(layers, dtype=np.float64)))
+def rank_correlations(curves: np.ndarray) -> np.ndarray:
+    """Spearman of each curve `[n, layers]` with depth, mid-ranks at ties; NaN for under three layers, for an undefined
+    value, and for a curve that is `FLAT`: the order of rounding errors is no depth."""
+    from scipy.stats import rankdata  # slow to import
+
+    curves = np.asarray(curves, dtype=np.float64)
+    out = np.full(len(curves), np.nan)
+    good = np.isfinite(curves).all(1) & (np.ptp(curves, axis=1) > FLAT)
+    if curves.shape[1] >= 3 and good.any():
+        ranks = rankdata(curves[good], axis=1) - (curves.shape[1] + 1) / 2
+        depth = np.arange(curves.shape[1]) - (curves.shape[1] - 1) / 2
+        out[good] = ranks @ depth / np.sqrt((ranks**2).sum(1) * (depth**2).sum())
+    return out
 
 
-def _ends(drawn: Sequence[float]) -> dict[str, float]:
+def _ends(drawn: Sequence[float] | np.ndarray) -> dict[str, float]:
     """The 95% interval of draws; none where more than half of them are undefined."""
     good = np.array([v for v in drawn if np.isfinite(v)])
     if len(good) < max(2, len(drawn) / 2):

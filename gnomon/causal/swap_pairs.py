@@ -3,6 +3,8 @@
 Items are ranked by stated confidence; the top and the bottom share are the sure and the unsure ones. A pair joins one
 of each so that the sum of differences in length (prompt and answer, in tokens) is smallest; of more pairs than are
 wanted those that fit best are kept. The control donor of an item is another item of its own kind, matched likewise.
+Donors with the recipient's very answer are avoided as far as possible: items of one kind share answers more often, and
+a swapped answer would then look like swapped confidence.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ from gnomon.store import Artifact
 PAIRS = pa.schema(
     [("set", pa.string()), ("pair", pa.int64()), ("high", pa.int64()), ("low", pa.int64()),
      ("high_confidence", pa.float64()), ("low_confidence", pa.float64()), ("gap", pa.float64()),
-     ("high_control", pa.int64()), ("low_control", pa.int64()), ("length_difference", pa.int64())]
+     ("high_control", pa.int64()), ("low_control", pa.int64()), ("length_difference", pa.int64()),
+     ("same_answer", pa.float64()), ("same_answer_control", pa.float64())]
 )  # fmt: skip
-FAR = 1e9
+FAR, ALIKE = 1e9, 1e5
 MAX_ANSWER = 24
 """Tokens of an answer whose probability is measured at most."""
 
@@ -71,7 +74,7 @@ def pairs_of(items: pd.DataFrame, share: float, most: int, least_gap: float) -> 
     """Pairs as lines of `PAIRS` (without `set`), by length.
 
     Args:
-        items: row, group, confidence (finite), prompt_len, answer_len. The first row of a group stands for it.
+        items: row, group, confidence (finite), prompt_len, answer_len, answer. A group's first row stands for it.
         share: of the items that count as sure, and as many that count as unsure.
         most: pairs at most.
         least_gap: pairs whose stated confidence differs by less are none.
@@ -82,32 +85,37 @@ def pairs_of(items: pd.DataFrame, share: float, most: int, least_gap: float) -> 
     own = items.sort_values("row").drop_duplicates("group").sort_values(["confidence", "row"], kind="stable")
     count = int(share * len(own))
     low, high = own.iloc[:count], own.iloc[len(own) - count :]
-    length = _distances(high, low)
+    cost = _cost(high, low)
     gap = np.asarray(high["confidence"])[:, None] - np.asarray(low["confidence"])[None]
-    found = [(i, j) for i, j in _assigned(np.where(gap >= least_gap, length, FAR)) if gap[i, j] >= least_gap]
-    found = sorted(sorted(found, key=lambda ij: (length[ij], ij))[:most])
+    found = [(i, j) for i, j in _assigned(np.where(gap >= least_gap, cost, FAR)) if gap[i, j] >= least_gap]
+    found = sorted(sorted(found, key=lambda ij: (cost[ij], ij))[:most])
     if len(found) < 2:
         return pd.DataFrame({name: pd.Series(dtype=object) for name in PAIRS.names[1:]})
     high, low = high.iloc[[i for i, _ in found]], low.iloc[[j for _, j in found]]
     size = np.asarray(high["prompt_len"]) + np.asarray(low["prompt_len"])
     order = np.lexsort((np.asarray(high["row"]), size))
     high, low = high.iloc[order], low.iloc[order]
+    one, other = _others(high), _others(low)
+    cost = np.diagonal(_cost(high, low))
+    alike = np.mean([_cost(k, k)[np.arange(len(k)), at] >= ALIKE for k, at in ((high, one), (low, other))], axis=0)
     return pd.DataFrame({
         "pair": np.arange(len(high)), "high": high["row"].to_numpy(), "low": low["row"].to_numpy(),
         "high_confidence": high["confidence"].to_numpy(), "low_confidence": low["confidence"].to_numpy(),
         "gap": high["confidence"].to_numpy() - low["confidence"].to_numpy(),
-        "high_control": _others(high), "low_control": _others(low),
-        "length_difference": np.diagonal(_distances(high, low)).astype(np.int64),
+        "high_control": high["row"].to_numpy()[one], "low_control": low["row"].to_numpy()[other],
+        "length_difference": (cost % ALIKE).astype(np.int64), "same_answer": (cost >= ALIKE).astype(np.float64),
+        "same_answer_control": alike,
     })  # fmt: skip
 
 
-def _distances(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
-    """Difference in prompt tokens plus difference in answer tokens, `[a, b]`."""
+def _cost(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
+    """Difference in prompt tokens plus difference in answer tokens, and `ALIKE` where the answers are one, `[a, b]`."""
     parts = [
         np.abs(np.asarray(a[c], dtype=np.float64)[:, None] - np.asarray(b[c], dtype=np.float64)[None])
         for c in ("prompt_len", "answer_len")
     ]
-    return parts[0] + parts[1]
+    left, right = (np.array([str(v).strip().casefold() for v in x["answer"]], dtype=object) for x in (a, b))
+    return parts[0] + parts[1] + ALIKE * (left[:, None] == right[None])
 
 
 def _assigned(cost: np.ndarray) -> list[tuple[int, int]]:
@@ -116,8 +124,8 @@ def _assigned(cost: np.ndarray) -> list[tuple[int, int]]:
     return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(cost), strict=True)]
 
 
-def _others(items: pd.DataFrame) -> np.ndarray:
-    """For each item another one of the same kind, each once, alike in length; row numbers `[n]`."""
-    cost = _distances(items, items)
+def _others(items: pd.DataFrame) -> list[int]:
+    """For each item the place of another one of the same kind, each once, alike in length."""
+    cost = _cost(items, items)
     np.fill_diagonal(cost, FAR)
-    return items["row"].to_numpy()[[j for _, j in _assigned(cost)]]
+    return [j for _, j in _assigned(cost)]

@@ -163,8 +163,10 @@ class Swap(Step):
         effects = effect_rows(swaps, "sweep", self.least, self.draws, ctx.seed)
         depth = depth_rows(swaps, self.draws, ctx.seed)
         chosen = chosen_layers(effects)
-        test = ctx.split(table, "test", f"swap: {told.name}, sure and unsure items")
-        tested = pairs_of(test, self.share, self.test_pairs, self.least_gap) if len(pairs) else pairs
+        test, tested = table.iloc[:0], pairs
+        if len(pairs):
+            test = ctx.split(table, "test", f"swap: {told.name}, sure and unsure items")
+            tested = pairs_of(test, self.share, self.test_pairs, self.least_gap)
         places = self._places({key: (layer,) for key, layer in chosen.items()})
         shards = self._shards("test", tested, test, places, told, model)
         self._swap([*done, *shards], len(done), out, ctx, "swap: test")
@@ -190,7 +192,9 @@ class Swap(Step):
         for name, part in (("sweep", pairs), ("test", tested)):
             if len(part):
                 out |= {f"{name} sure": part["high_confidence"].mean(), f"{name} unsure": part["low_confidence"].mean(),
-                        f"{name} length difference": part["length_difference"].mean()}  # fmt: skip
+                        f"{name} length difference": part["length_difference"].mean(),
+                        f"{name} same answer": part["same_answer"].mean(),
+                        f"{name} same answer, control": part["same_answer_control"].mean()}  # fmt: skip
         if len(swaps) and (self.orders == "pass" or told.options.get("orders", "both") != "both"):
             stated = table.set_index(table["row"].rename(None))["confidence"]
             own = pick(swaps, measure="confidence")
