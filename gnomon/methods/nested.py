@@ -125,7 +125,9 @@ def join(parts: Sequence[Held]) -> Held:
         folds=np.repeat(np.arange(len(parts)), [len(p.y) for p in parts]),
         predicted={m: stack([p.predicted[m] for p in parts]) for m in parts[0].predicted},
         calibrated=stack([p.calibrated for p in parts]),
-        combined=Combined(*(stack([getattr(c, f) for c in combined]) for f in Combined.__dataclass_fields__)),
+        combined=Combined(*(stack([getattr(c, f) for c in combined]) for f in Combined.__dataclass_fields__))
+        if combined
+        else None,
         singles={name: stack([p.singles[name] for p in parts]) for name in parts[0].singles},
         random=stack([p.random for p in parts]),
         shuffled=nulls_of([p.shuffled for p in parts]),

@@ -22,6 +22,7 @@ STEPS: dict[str, str] = {
     "train_dictionary": "gnomon.steps.train_dictionary:TrainDictionary",
     "features": "gnomon.steps.features:Features",
     "compare": "gnomon.steps.compare:Compare",
+    "confidence_directions": "gnomon.steps.confidence_directions:ConfidenceDirections",
     "metrics": "gnomon.steps.metrics:Metrics",
     "confidence": "gnomon.steps.confidence:Confidence",
     "swap": "gnomon.steps.swap:Swap",
