@@ -173,18 +173,32 @@ def _texts(model: Model, questions: Sequence[Question], how: Stating, reverse: b
     owner = [i for i, each in enumerate(options) for _ in each]
     tails = model.forward(flat, read=sites, cache=SharedPrefix(cache, owner), stop=model.n_layers)
     assert tails.resid is not None
-    found: list[np.ndarray] = []
     with torch.no_grad():
-        first = prompt.logits.float()
-        for k, (i, ids) in enumerate(zip(owner, flat, strict=True)):
-            rows = [first[i : i + 1]] + ([model.logits_from(tails.resid[k, : len(ids) - 1]).float()] if ids[1:] else [])
-            logits = torch.cat(rows).double()
-            target = torch.tensor(ids, device=logits.device)[:, None]
-            found.append((logits.gather(1, target)[:, 0] - torch.logsumexp(logits, -1)).cpu().numpy())
+        # the prompt's last token predicts every option's first one; the others are predicted inside the option
+        first = torch.log_softmax(prompt.logits.double(), -1)
+        inside = [tails.resid[k, : len(ids) - 1] for k, ids in enumerate(flat)]
+        later = _chosen(model, torch.cat(inside), [t for ids in flat for t in ids[1:]])
+        begun = [float(first[i, ids[0]]) for i, ids in zip(owner, flat, strict=True)]
+    ends = np.cumsum([len(ids) - 1 for ids in flat])[:-1]
+    found = [np.r_[one, rest] for one, rest in zip(begun, np.split(later, ends), strict=True)]
     width = len(texts)
     total = np.array([one.sum() for one in found]).reshape(-1, width)
     scores = np.array([normalised(found[i : i + width], texts, how.normalise) for i in range(0, len(found), width)])
     return _Run(scores, np.exp(total).sum(-1), prompt, list(map(len, prompts)), cache, options, tails)
+
+
+def _chosen(model: Model, resid: Any, targets: list[int]) -> np.ndarray:
+    """log p of each target after each resid_post `[tokens, d_model]`, a few vocabulary rows at a time."""
+    import torch
+
+    from gnomon.models.score import LOGIT_ROWS
+
+    parts = [np.zeros(0)]
+    for begin in range(0, len(targets), LOGIT_ROWS):
+        logits = model.logits_from(resid[begin : begin + LOGIT_ROWS]).float()
+        target = torch.tensor(targets[begin : begin + LOGIT_ROWS], device=logits.device)[:, None]
+        parts.append((logits.gather(1, target)[:, 0] - torch.logsumexp(logits, -1)).double().cpu().numpy())
+    return np.concatenate(parts)
 
 
 def option_ids(model: Model, prompt: str, text: str) -> list[int]:

@@ -27,6 +27,7 @@ from gnomon.tasks.parsing_names import folded
 from gnomon.types import Example, Prompt
 
 if TYPE_CHECKING:
+    from gnomon.models.cache import KVCache
     from gnomon.models.model import Model
 
 QUESTION_COLUMNS = ("prompt_hash", "target", "choices", "difficulty")
@@ -61,13 +62,25 @@ def sample_batch(
     for start in range(0, len(todo), how.batch_size):
         part = todo[start : start + how.batch_size]
         names = [(f"consistency {lines[questions[i].rows[0][0]]['example_id']}", s, 0) for i, s in part]
+        prompts = [list(questions[i].asked[False].tokens) for i, _ in part]
         made = model.generate(
-            [list(questions[i].asked[False].tokens) for i, _ in part], max_new_tokens=how.max_new_tokens,
-            stop=tuple(how.stop), temperature=how.temperature, noise=noise(how.seed, names, model.d_vocab),
+            prompts, max_new_tokens=how.max_new_tokens, stop=tuple(how.stop), temperature=how.temperature,
+            noise=noise(how.seed, names, model.d_vocab), prefix=_begun(model, prompts, how.max_new_tokens),
         )  # fmt: skip
         for (i, _), said in zip(part, made.rows, strict=True):
             texts[i].append(said.text)
     return [_compared(task, lines[q.rows[0][0]], said) for q, said in zip(questions, texts, strict=True)]
+
+
+def _begun(model: Model, prompts: Sequence[list[int]], reserve: int) -> KVCache | None:
+    """Keys and values of all but each prompt's last token, every prompt run once; None where one has a single token."""
+    once = list(dict.fromkeys(map(tuple, prompts)))
+    if min(map(len, once)) < 2:
+        return None
+    cache = model.new_cache(reserve=reserve + 1)
+    model.forward([list(ids[:-1]) for ids in once], cache=cache)
+    cache.align()
+    return cache.select([once.index(tuple(ids)) for ids in prompts])
 
 
 def answer_in(task: Any, line: Mapping[str, Any], text: str) -> str | None:
