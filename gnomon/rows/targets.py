@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from gnomon import nulls
 from gnomon.errors import UserError, unknown
 from gnomon.rows.signals import pass_called, passes, signals
 from gnomon.sites import POSITIONS, RAGGED
@@ -166,3 +167,10 @@ def by_depth(
 def depth(site: Site) -> int:
     """The layer's number; the embedding lies before layer 0."""
     return -1 if site.component == "embed" else site.layer
+
+
+def difficulty_bins(table: pd.DataFrame) -> np.ndarray | None:
+    """Difficulty bins, over which folds are spread evenly; None where difficulty is unknown or the same for all."""
+    values = _numbers(np.asarray(table["difficulty"], dtype=object))
+    known = values[np.isfinite(values)]
+    return nulls.quantile_strata(values) if len(known) and np.ptp(known) > 0 else None

@@ -9,6 +9,7 @@ STEPS: dict[str, str] = {
     "temperatures": "gnomon.steps.temperatures:Temperatures",
     "calibration": "gnomon.steps.calibration:Calibration",
     "emergence": "gnomon.steps.emergence:Emergence",
+    "surface": "gnomon.steps.surface:Surface",
     "layer_ablation": "gnomon.steps.layer_ablation:LayerAblation",
     "neurons": "gnomon.steps.neurons:Neurons",
     "second_order": "gnomon.steps.second_order:SecondOrder",

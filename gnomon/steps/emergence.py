@@ -25,7 +25,17 @@ from gnomon.methods.emergence_blocks import emergence_blocks
 from gnomon.methods.folds import grouped_folds
 from gnomon.methods.linear import PENALTIES
 from gnomon.rows.options import OptionalTexts
-from gnomon.rows.targets import by_depth, check_targets, classes, dense, depth, planned_sites, told, where
+from gnomon.rows.targets import (
+    by_depth,
+    check_targets,
+    classes,
+    dense,
+    depth,
+    difficulty_bins,
+    planned_sites,
+    told,
+    where,
+)
 from gnomon.step import Context, Cost, Inputs, Planning, Step
 from gnomon.store import Artifact, concat
 from gnomon.types import Site
@@ -117,7 +127,7 @@ class Emergence(Step):
             self.share, self.permutations, self.draws, self.classes, self.penalties, seed=ctx.seed
         )  # fmt: skip
         groups = np.asarray(early["group"].astype(str))
-        folds = grouped_folds(groups, self.folds, ctx.seed, _level(early))
+        folds = grouped_folds(groups, self.folds, ctx.seed, difficulty_bins(early))
         rows = np.asarray(early["row"])
         with ctx.progress("emergence", len(sites) + len(targets)) as advance:
             found = law.curves(
@@ -256,13 +266,6 @@ class Emergence(Step):
 
     def summary(self, artifact: Artifact) -> list[Block]:
         return emergence_blocks(artifact)
-
-
-def _level(table: pd.DataFrame) -> np.ndarray | None:
-    """Difficulty bins, over which folds are spread evenly; None where difficulty is unknown or the same for all."""
-    values = np.array([np.nan if pd.isna(v) else float(v) for v in table["difficulty"]])
-    known = values[np.isfinite(values)]
-    return nulls.quantile_strata(values) if len(known) and np.ptp(known) > 0 else None
 
 
 def _curve(e: law.Emergence, sites: list[Site]) -> list[dict[str, Any]]:
