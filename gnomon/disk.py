@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,12 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
-Chunks = bytes | memoryview | list[bytes | memoryview]
+Chunks = bytes | memoryview | Iterable[bytes | memoryview]
 
 
 def write_bytes(path: Path, data: Chunks) -> tuple[int, str]:
     """Write under a temporary name, fsync, rename; returns (bytes, sha256). A full disk leaves no half file."""
-    chunks = data if isinstance(data, list) else [data]
+    chunks = [data] if isinstance(data, bytes | memoryview) else data
     digest, size = hashlib.sha256(), 0
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -13,6 +13,7 @@ LAYOUTS: dict[str, str] = {
     "second-order": "gnomon.exports.second_order:export",
     "neuronpedia": "gnomon.exports.neuronpedia:export",
     "pva": "gnomon.exports.pva:export",
+    "introspection": "gnomon.exports.introspection:export",
 }
 """Name of a layout -> a function of (study, folder) that writes its files into the folder."""
 

@@ -9,8 +9,9 @@ import math
 import os
 import re
 import shutil
+import sys
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pyarrow as pa
 from gnomon.disk import array_bytes, disk_error, plain, read_json, sync_folder, table_bytes, write_bytes
 from gnomon.errors import UserError
 from gnomon.store import META, Artifact, Study
+from gnomon.text import size
 
 MANIFEST = "manifest.json"
 
@@ -85,6 +87,26 @@ class Folder:
         values = np.asarray(values)
         self._put(name, array_bytes(values), source, note, shape=list(values.shape), dtype=str(values.dtype))
 
+    def stream(
+        self, name: str, shape: Sequence[int], dtype: str, parts: Iterable[np.ndarray], source: str, note: str = ""
+    ) -> None:
+        """Write a .npy whose rows come in parts, so that no more than one part is held; ValueError for other counts."""
+        self._put(name, npy_parts(tuple(shape), np.dtype(dtype), parts), source, note, shape=list(shape), dtype=dtype)
+
+    def tell(self, text: str) -> None:
+        """Say something before the work, such as what it will cost: a line on stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+    def room_for(self, count: int) -> None:
+        """Say how many bytes will be written; UserError where the disk has fewer."""
+        near = next(p for p in (self.path, *self.path.parents) if p.exists())
+        free = shutil.disk_usage(near).free
+        self.tell(f"{size(count) or '0 B'} will be written to {self.path} ({size(free)} are free)")
+        if count > free:
+            raise UserError(
+                f"the export takes {size(count)} and {near} has {size(free)} left", "a disk with room", "choose --out"
+            )
+
     def json(self, name: str, value: Any, source: str, note: str = "") -> None:
         """Write strict JSON; what is NaN or infinite becomes null."""
         self._put(name, (json.dumps(strict(value), indent=1, ensure_ascii=False) + "\n").encode(), source, note)
@@ -127,10 +149,16 @@ class Folder:
                 path.write_bytes(data)
             except OSError as error:
                 raise disk_error(path, error) from error
-            size, digest, self._unsynced = len(data), hashlib.sha256(data).hexdigest(), True
+            count, digest, self._unsynced = len(data), hashlib.sha256(data).hexdigest(), True
         else:
-            size, digest = write_bytes(path, data)
-        self.files[name] = {"bytes": size, "sha256": digest, **more, "from": source, **({"note": note} if note else {})}
+            count, digest = write_bytes(path, data)
+        self.files[name] = {
+            "bytes": count,
+            "sha256": digest,
+            **more,
+            "from": source,
+            **({"note": note} if note else {}),
+        }
 
     def leave_out(self, name: str, needs: str) -> None:
         """Say that a file of the layout is not written, and which step would have written what it needs."""
@@ -161,8 +189,8 @@ class Folder:
 
     def report(self) -> str:
         """What a terminal is told: how much was written where, and each file left out with what it needs."""
-        size = sum(int(f["bytes"]) for f in self.files.values())
-        out = [f"{len(self.files)} files ({size / 1e6:.1f} MB) of layout {self.layout} in {self.path}"]
+        total = sum(int(f["bytes"]) for f in self.files.values())
+        out = [f"{len(self.files)} files ({total / 1e6:.1f} MB) of layout {self.layout} in {self.path}"]
         by_need: dict[str, list[str]] = {}
         for name, needs in self.left_out.items():
             by_need.setdefault(needs, []).append(name)
@@ -170,6 +198,25 @@ class Folder:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             out.append(f"left out: {shown}: needs {needs}")
         return "\n".join(out)
+
+
+def npy_parts(shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[np.ndarray]) -> Iterator[bytes | memoryview]:
+    """The bytes of a .npy of that shape, C order and little-endian, from consecutive blocks of its rows."""
+    dtype = dtype.newbyteorder("<")
+    header = io.BytesIO()
+    about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, about)
+    yield header.getvalue()
+    rows = 0
+    for part in parts:
+        block = np.ascontiguousarray(part, dtype=dtype)
+        if block.shape[1:] != shape[1:]:
+            raise ValueError(f"a part of shape {block.shape} of an array {shape}")
+        rows += len(block)
+        if block.size:
+            yield block.reshape(-1).view(np.uint8).data
+    if rows != shape[0]:
+        raise ValueError(f"{rows} rows were given for an array {shape}")
 
 
 def strict(value: Any) -> Any:
