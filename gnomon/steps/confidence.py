@@ -135,22 +135,23 @@ class Confidence(Step):
         if bins is not None and bins.scoring == "letters":
             variants_of(tokenizer, bins.letters)
         source, context = plan.inputs["generations"], plan.model.facts().get("context")
-        mean = (source.prompt_tokens + source.new_tokens) / max(source.rows, 1)
-        if context is not None and mean + self._added(tokenizer) > context:
+        mean = (source.prompt_tokens + source.new_tokens) / max(source.rows, 1) + self._added(tokenizer, task)
+        if context is not None and mean > context:
             raise UserError(
-                f"the prompts would have about {mean + self._added(tokenizer):.0f} tokens",
+                f"the prompts would have about {mean:.0f} tokens",
                 f"the model reads {context} at most", "fewer or shorter bins, or a lower max_new_tokens in generate",
             )  # fmt: skip
 
     def _words(self) -> Any:
         return wording(self.ask, self.question, self.context, self._scale())
 
-    def _added(self, tokenizer: Any) -> int:
-        """Tokens that a pass adds to a row's own, about: the question with its bins, and what is written."""
+    def _added(self, tokenizer: Any, task: Any) -> int:
+        """Tokens that a pass adds to a row's own, about: the question with its bins, a chat's turns, what is said."""
         if self.ask == "consistency":
-            return self._longest(None)
-        text = self._words().text("", "", True, False)
-        return len(encode_text(tokenizer, text)) + 8 + (self._longest(None) if self.ask == "verbalised" else 1)
+            return self._longest(task)
+        chat = str(getattr(task, "style", "")).startswith("chat")
+        asked = len(encode_text(tokenizer, self._words().text("", "", chat, False))) + (8 if chat else 1)
+        return asked + (self._longest(task) if self.ask == "verbalised" else 1)
 
     def _longest(self, task: Any) -> int:
         """Most tokens of one text that the model writes."""
@@ -168,14 +169,16 @@ class Confidence(Step):
         rows, option = self._rows(source), plan.source_options.get("generations", {}).get("task")
         task = make_task(option) if option is not None else None
         base = (source.prompt_tokens + source.new_tokens) * rows // max(source.rows, 1)
-        prompt = base + rows * (self._added(tokenizer) - 1)
+        added = self._added(tokenizer, task)
+        prompt = base + rows * (added - 1)
         new, forward, bins = rows, 0, self._scale()
         if self.ask == "consistency":
             prompt = source.prompt_tokens * rows // max(source.rows, 1)
             new = rows * self.samples * self._longest(task)
             forward = prompt * self.samples + new
         elif self.ask == "verbalised":
-            new = rows * self._longest(None)
+            new = rows * self._longest(task)
+            prompt -= new - rows
             forward = prompt + new
         else:
             texts = 0
@@ -183,7 +186,7 @@ class Confidence(Step):
                 texts = rows * sum(len(encode_text(tokenizer, " " + text)) for text in bins.texts)
             forward = len(self._orders()) * (prompt + texts)
         if self.content_free and self.ask != "consistency":
-            forward += len(FILLERS) * len(self._orders()) * self._added(tokenizer)
+            forward += len(FILLERS) * len(self._orders()) * added
         sites = self.capture.expanded(facts["n_layers"]) if self.capture else []
         positions = self.capture.positions if self.capture else ()
         held = self.capture.dtype if self.capture else "float32"
