@@ -207,8 +207,8 @@ def test_aurc_of_no_knowledge_is_the_error_rate_and_of_all_knowledge_the_best():
     wrong, n = int((~y).sum()), 50
     best = sum(j / (n - wrong + j) for j in range(1, wrong + 1)) / n
     assert float(risk.aurc(y + 0.0, y)) == pytest.approx(best)
-    assert float(risk.excess_aurc(y + 0.0, y)) == pytest.approx(0, abs=1e-15)
-    assert float(risk.excess_aurc(-(y + 0.0), y)) > 0.5
+    assert float(risk.best_aurc(y)) == pytest.approx(best)
+    assert float(risk.aurc(-(y + 0.0), y)) > 0.5 + best
 
 
 def test_aurc_knows_the_order_alone():

@@ -13,7 +13,10 @@ from gnomon.store import Artifact
 LABELS = {"ci_low": "95% from", "ci_high": "to", "n_pos": "right"}
 COLUMNS = ("signal", "kind", "scaled", "metric", "control", "value", "ci_low", "ci_high", "p", "q", "n", "groups",
            "note")  # fmt: skip
-SCALED = {"temperature": "temperature scaling", "platt": "Platt's sigmoid"}
+SCALED = {
+    "temperature": "temperature scaling", "options": "temperature scaling of the option scores",
+    "platt": "Platt's sigmoid",
+}  # fmt: skip
 
 
 def fact(name: str, column: str = "value", spec: str = ",.0f") -> Ref:
@@ -64,7 +67,7 @@ def _verdict(news: Any, known: Any) -> list[Block]:
     name = f"The best {what} of {{count}}, {{choice}}," if count > 1 else f"The {what} {{choice}}"
     if count > 1:
         refs["count"] = fact("stated" if stated else "output", spec="d")
-    rows = "rows, what was chosen or fitted being so without each row's fold" if at["split"] == "cv" else "test rows"
+    rows = "rows; what is chosen or fitted is so without the fold of a row" if at["split"] == "cv" else "test rows"
     out: list[Block] = [Text(
         f"{name} tells right from wrong answers with AUROC {{value}} ({{n}} {rows}); labels shuffled by group give "
         "{null} (p = {p}).", refs, "headline",

@@ -25,11 +25,12 @@ from threadpoolctl import threadpool_limits
 
 from gnomon import nulls, stats
 from gnomon.methods.baselines import Columns, Combined, combine, residuals, take
-from gnomon.methods.calibration_signals import Column, spread
+from gnomon.methods.calibration_signals import Column, intervals, minus, spread
 from gnomon.methods.folds import grouped_folds, map_threads
 
 BEST = "best stated"
 DIFFICULTY, OUTPUT, BOTH = "difficulty", "output", "cheap"
+TOGETHER = "difficulty and output together"
 BEATS, NOT, UNDECIDED = "beats", "does not", "undecided"
 COLUMNS = ("signal", "choice", "over", "against", "split", "metric", "control", "value", "ci_low", "ci_high", "p", "q",
            "n", "n_pos", "groups", "selected", "verdict", "note")  # fmt: skip
@@ -87,8 +88,19 @@ def best(of: Sequence[Column], y: np.ndarray, rows: np.ndarray) -> Column | None
     return of[int(np.argmax(areas))] if len(areas) else None
 
 
-def held_out(of: Problem, signal: Column, train: np.ndarray, choose: np.ndarray, new: np.ndarray, o: Options) -> Part:
-    """One signal on rows `new`: the combination learned on `train`, the output signal chosen on `choose`."""
+def held_out(
+    of: Problem,
+    signal: Column,
+    train: np.ndarray,
+    choose: np.ndarray,
+    new: np.ndarray,
+    o: Options,
+    bases: dict[tuple[Any, ...], np.ndarray],
+) -> Part:
+    """One signal on rows `new`: the combination learned on `train`, the output signal chosen on `choose`.
+
+    `bases` keeps what the cheap ones alone say, for the next signal that is known on the same rows.
+    """
     known, rows = train[np.isfinite(signal.values[train])], new[np.isfinite(signal.values[new])]
     against: dict[str, tuple[str, np.ndarray]] = {}
     for over, offered in ((DIFFICULTY, of.difficulty), (OUTPUT, [c for c in of.output if c is not signal])):
@@ -99,11 +111,13 @@ def held_out(of: Problem, signal: Column, train: np.ndarray, choose: np.ndarray,
     cheap = {name: values for name, values in of.cheap.items() if name != signal.name}
     if cheap and len(rows) and 0 < of.y[known].sum() < len(known):
         folds = grouped_folds(of.groups[known], o.folds, o.seed, of.level[known] if of.level is not None else None)
+        key = (*cheap, known.tobytes(), rows.tobytes())
         combined = combine(
             take(cheap, known), of.y[known].astype(np.float64), folds, signal.values[known], take(cheap, rows),
-            signal.values[rows],
+            signal.values[rows], bases.get(key),
         )  # fmt: skip
-        against[BOTH] = ("difficulty and output together", combined.base)
+        bases[key] = combined.base
+        against[BOTH] = (TOGETHER, combined.base)
     return Part(rows, signal.name, signal.values[rows], against, combined)
 
 
@@ -116,14 +130,15 @@ def increment_rows(of: Problem, options: Options, nested: bool) -> list[dict[str
     if chosen is None:
         return []
     out: list[dict[str, Any]] = _nested(of, options, every) if nested else []
+    bases: dict[tuple[Any, ...], np.ndarray] = {}
     for signal in of.claims:
         with threadpool_limits(limits=1):  # the last bits must not depend on the number of cores
-            part = held_out(of, signal, fit, dev, test, options)
+            part = held_out(of, signal, fit, dev, test, options, bases)
         more = {f"probe {p.name}": (p.name, p.values[part.rows]) for p in of.probes}
         part = replace(part, against={**part.against, **more})
-        out += _lines(of, [part], signal.name, signal.name, "test", False, options)
-        if signal is chosen:
-            out += _lines(of, [part], BEST, signal.name, "test", not nested, options)
+        made = _lines(of, [part], signal.name, signal.name, "test", False, options)
+        out += [line | {"signal": BEST, "selected": not nested} for line in made] if signal is chosen else []
+        out += made
     _adjust(out)
     return out
 
@@ -134,18 +149,22 @@ def _nested(of: Problem, options: Options, every: np.ndarray) -> list[dict[str, 
 
     def work(i: int) -> tuple[dict[str, Part], str]:
         train, new = every[fold != i], every[fold == i]
-        parts = {s.name: held_out(of, s, train, train, new, options) for s in of.claims}
+        bases: dict[tuple[Any, ...], np.ndarray] = {}
+        parts = {s.name: held_out(of, s, train, train, new, options, bases) for s in of.claims}
         chosen = best(of.claims, of.y, train)
         return parts, chosen.name if chosen is not None else ""
 
     found = map_threads(work, range(k))
     out: list[dict[str, Any]] = []
     picks = [chosen for _, chosen in found]
-    names = ", ".join(f"{n} ({picks.count(n)} of {k} folds)" for n in dict.fromkeys(picks))
-    picked = [parts[chosen] for parts, chosen in found]
-    out += _lines(of, picked, BEST, picks[0] if len(set(picks)) == 1 else names, "cv", True, options)
+    names = [f"{n} in {picks.count(n)}" for n in dict.fromkeys(picks)]
+    if len(names) > 1:
+        picked = [parts[chosen] for parts, chosen in found]
+        out += _lines(of, picked, BEST, f"{', '.join(names)} of {k} folds", "cv", True, options)
     for signal in of.claims:
-        out += _lines(of, [parts[signal.name] for parts, _ in found], signal.name, signal.name, "cv", False, options)
+        made = _lines(of, [parts[signal.name] for parts, _ in found], signal.name, signal.name, "cv", False, options)
+        out += [line | {"signal": BEST, "selected": True} for line in made] if {signal.name} == set(picks) else []
+        out += made
     return out
 
 
@@ -153,7 +172,7 @@ def _nested(of: Problem, options: Options, every: np.ndarray) -> list[dict[str, 
 
 
 class _Line:
-    """Lines of one signal on one set of held-out rows, folds one after the other."""
+    """Lines of one signal on one set of held-out rows, folds one after the other; all intervals share their draws."""
 
     def __init__(self, of: Problem, parts: Sequence[Part], where: Mapping[str, Any], options: Options) -> None:
         self.parts, self.where, self.o = parts, where, options
@@ -161,28 +180,37 @@ class _Line:
         self.y, self.groups = of.y[rows], of.groups[rows]
         self.fold = np.repeat(np.arange(len(parts)), [len(p.rows) for p in parts])
         self.values = np.concatenate([p.values for p in parts])
-        self.wide = float(np.sqrt(1 + 1 / max(len(parts) - 1, 1))) if len(parts) > 1 else 1.0
+        self.wide = float(np.sqrt(1 + 1 / (len(parts) - 1))) if len(parts) > 1 else 1.0
+        self.thin = stats.thin_class(self.y, str(where["split"]), "calibration")
+        self.statistics: dict[str, stats.Statistic] = {}
+        self.found: dict[str, stats.Interval] = {}
         self.out: list[dict[str, Any]] = []
 
-    def interval(self, statistic: stats.Statistic, here: np.ndarray, wide: bool) -> stats.Interval:
-        found = stats.class_interval(statistic, self.y[here], self.groups[here], str(self.where["split"]),
-                                     "calibration", draws=self.o.draws, seed=self.o.seed)  # fmt: skip
+    def ask(self, name: str, values: np.ndarray, here: np.ndarray) -> None:
+        """An AUROC that is wanted, over the rows `here [n]`."""
+        v, y, fold = values[here], self.y[here], self.fold[here]
+        all_rows = bool(here.all())
+        self.statistics[name] = lambda w: stats.auroc(v, y, w if all_rows else w[:, here], fold)
+
+    def answer(self) -> None:
+        self.found = intervals(self.statistics, self.groups, 1 if self.thin else self.o.draws, self.o.seed)
+
+    def add(self, metric: str, found: stats.Interval, here: np.ndarray, wide: bool, **more: Any) -> stats.Interval:
+        """A line; `wide`: something was fitted or chosen anew in each fold."""
         by = self.wide if wide else 1.0
         low, high = (found.value + by * (end - found.value) for end in (found.low, found.high))
-        return replace(found, low=low, high=high, draws=found.value + by * (found.draws - found.value))
-
-    def add(self, metric: str, found: stats.Interval, here: np.ndarray, **more: Any) -> None:
+        if self.thin and more.get("control") != "shuffled":
+            found = stats.Interval(found.value, note=self.thin)
+        else:
+            found = replace(found, low=low, high=high, draws=found.value + by * (found.draws - found.value))
         note = "; ".join(t for t in (found.note, more.pop("note", "")) if t)
         self.out.append({
-            **dict.fromkeys(COLUMNS, ""), "p": np.nan, "q": np.nan, **self.where, "metric": metric,
-            "value": float(found.value), "ci_low": float(found.low), "ci_high": float(found.high),
-            "n": int(here.sum()), "n_pos": int(self.y[here].sum()), "groups": len(np.unique(self.groups[here])),
-            "note": note, **more,
+            **dict.fromkeys(COLUMNS, ""), "p": found.p_above_zero if metric != "auroc" else np.nan, "q": np.nan,
+            **self.where, "metric": metric, "value": float(found.value), "ci_low": float(found.low),
+            "ci_high": float(found.high), "n": int(here.sum()), "n_pos": int(self.y[here].sum()),
+            "groups": len(np.unique(self.groups[here])), "note": note, **more,
         })  # fmt: skip
-
-    def area(self, values: np.ndarray, here: np.ndarray) -> stats.Statistic:
-        v, y, fold = values[here], self.y[here], self.fold[here]
-        return lambda w: stats.auroc(v, y, w, fold)
+        return found
 
 
 def _lines(
@@ -192,55 +220,69 @@ def _lines(
     line = _Line(of, parts, where, options)
     every = np.ones(len(line.y), dtype=bool)
     if not line.y.any() or line.y.all():
-        line.add("auroc", stats.Interval(np.nan, note="one outcome only: no pair to compare"), every)
+        line.add("auroc", stats.Interval(np.nan, note="one outcome only: no pair to compare"), every, False)
         return line.out
+    overs = {}
+    for over in [o for o in parts[0].against if all(o in p.against for p in parts)]:
+        other = np.concatenate([p.against[over][1] for p in parts])
+        here = np.isfinite(other)
+        if line.y[here].any() and not line.y[here].all():
+            overs[over] = here
+            line.ask(f"against {over}", other, here)
+            line.ask(f"own {over}", line.values, here)
+    line.ask("own", line.values, every)
+    whole = [p.combined for p in parts if p.combined is not None]
+    joined = Combined(*(np.concatenate([getattr(c, f) for c in whole]) for f in Combined.__dataclass_fields__)) if (
+        len(whole) == len(parts)) else None  # fmt: skip
+    if joined is not None:
+        line.ask("together", joined.both, every)
+        s, e = residuals(joined, line.y)
+        line.statistics["partial"] = lambda w: _correlation(s, e, w)
+    line.answer()
     mixed = len({p.choice for p in parts}) > 1
-    own = line.interval(line.area(line.values, every), every, mixed)
     labels = nulls.permuted(line.y.astype(np.int8), line.groups, options.permutations, [options.seed, 41])
     null = nulls.auroc_columns(line.values, labels, line.fold)
-    p = nulls.p_value(own.value, null)
-    line.add("auroc", own, every, p=p)
-    line.add("auroc", spread(null), every, control="shuffled", p=p,
+    p = nulls.p_value(line.found["own"].value, null)
+    line.add("auroc", line.found["own"], every, mixed, p=p)
+    line.add("auroc", spread(null), every, False, control="shuffled", p=p,
              note=f"mean and 95% range of {len(null)} shuffles of labels by group")  # fmt: skip
-    for over in [o for o in parts[0].against if all(o in p.against for p in parts)]:
+    for over, here in overs.items():
         names = [p.against[over][0] for p in parts]
-        against = (
-            names[0] if len(set(names)) == 1 else ", ".join(f"{n} ({names.count(n)})" for n in dict.fromkeys(names))
+        told = [f"{n} in {names.count(n)}" for n in dict.fromkeys(names)]
+        against = names[0] if len(told) == 1 else f"{', '.join(told)} of {len(names)} folds"
+        wide = mixed or over == BOTH or len(told) > 1
+        more: dict[str, Any] = {"over": over, "against": against}
+        line.add("auroc", line.found[f"against {over}"], here, wide, control="against", **more)
+        found = line.add(
+            "difference",
+            minus(line.found[f"own {over}"], line.found[f"against {over}"]),
+            here,
+            wide,
+            note="paired",
+            **more,
         )
-        _against(line, over, against, mixed or over == BOTH or len(set(names)) > 1)
-    if all(p.combined is not None for p in parts):
-        _increment(line, [p.combined for p in parts if p.combined is not None], every)
+        line.out[-1]["verdict"] = verdict(found, options.smallest)
+    if joined is not None and BOTH in overs:
+        more = {"over": BOTH, "against": TOGETHER}
+        line.add("auroc", line.found["together"], every, True, control="together", note="cheap ones and signal", **more)
+        gain = line.add(
+            "increment",
+            minus(line.found["together"], line.found[f"against {BOTH}"]),
+            every,
+            True,
+            note="paired",
+            **more,
+        )
+        at, note = line.out[-1], "correlation given the cheap ones"
+        rest = line.add("partial", line.found["partial"], every, True, note=note, **more)
+        at["verdict"] = verdict(gain, options.smallest, rest)
     return line.out
 
 
-def _against(line: _Line, over: str, against: str, wide: bool) -> None:
-    other = np.concatenate([p.against[over][1] for p in line.parts])
-    here = np.isfinite(other)
-    if not line.y[here].any() or line.y[here].all():
-        return
-    a, b = line.area(line.values, here), line.area(other, here)
-    more: dict[str, Any] = {"over": over, "against": against}
-    line.add("auroc", line.interval(b, here, wide), here, control="against", **more)
-    found = line.interval(lambda w: a(w) - b(w), here, wide)
-    said = verdict(found, line.o.smallest)
-    line.add("difference", found, here, p=found.p_above_zero, verdict=said, note="paired", **more)
-
-
-def _increment(line: _Line, parts: Sequence[Combined], every: np.ndarray) -> None:
-    joined = Combined(*(np.concatenate([getattr(c, f) for c in parts]) for f in Combined.__dataclass_fields__))
-    s, e = residuals(joined, line.y)
-    a, b = line.area(joined.both, every), line.area(joined.base, every)
-
-    def partial(w: np.ndarray) -> np.ndarray:
-        top, bottom = w @ (s * e), np.sqrt((w @ s**2) * (w @ e**2))
-        return np.divide(top, bottom, out=np.full(len(w), np.nan), where=bottom > 0)
-
-    more: dict[str, Any] = {"over": BOTH, "against": "difficulty and output together"}
-    line.add("auroc", line.interval(a, every, True), every, control="together", note="cheap ones and signal", **more)
-    gain, rest = line.interval(lambda w: a(w) - b(w), every, True), line.interval(partial, every, True)
-    said = verdict(gain, line.o.smallest, rest)
-    line.add("increment", gain, every, p=gain.p_above_zero, verdict=said, note="paired", **more)
-    line.add("partial", rest, every, p=rest.p_above_zero, note="correlation given the cheap ones", **more)
+def _correlation(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Of residuals, about zero: `[draws]`."""
+    top, bottom = w @ (a * b), np.sqrt((w @ a**2) * (w @ b**2))
+    return np.divide(top, bottom, out=np.full(len(w), np.nan), where=bottom > 0)
 
 
 def verdict(found: stats.Interval, smallest: float, partial: stats.Interval | None = None) -> str:

@@ -47,13 +47,8 @@ def aurc(confidence: np.ndarray, y: np.ndarray, weights: Weights = None) -> np.n
 
 
 def best_aurc(y: np.ndarray, weights: Weights = None) -> np.ndarray:
-    """AURC of a confidence that puts every right answer above every wrong one."""
-    return aurc(y, y, weights)
-
-
-def excess_aurc(confidence: np.ndarray, y: np.ndarray, weights: Weights = None) -> np.ndarray:
-    """AURC above the best possible one."""
-    return aurc(confidence, y, weights) - best_aurc(y, weights)
+    """AURC of a confidence that puts every right answer above every wrong one; what is above it is the excess."""
+    return aurc(np.asarray(y, dtype=np.float64), y, weights)
 
 
 def risk_at(confidence: np.ndarray, y: np.ndarray, coverage: np.ndarray, weights: Weights = None) -> np.ndarray:

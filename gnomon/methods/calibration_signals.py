@@ -23,11 +23,13 @@ import numpy as np
 
 from gnomon import nulls, stats
 from gnomon.methods import calibration as cal
-from gnomon.methods.calibration_risk import aurc, best_aurc, excess_aurc, risk_at
+from gnomon.methods.calibration_risk import aurc, best_aurc, risk_at
 from gnomon.methods.calibration_scaling import Scaling, fit_platt, fit_temperature
 
 NONE, PERFECT = "none", "perfect (control)"
 """`scaled` of a signal as it is; and the signal name of the diagonal in reliability diagrams."""
+DRAWN = ("shuffled", "calibrated")
+"""Controls whose range is of draws, not of a bootstrap."""
 COVERAGES = np.arange(1, 21) / 20
 
 
@@ -96,6 +98,16 @@ def intervals(
     return out
 
 
+def minus(a: stats.Interval, b: stats.Interval) -> stats.Interval:
+    """The paired difference of two statistics that were asked for together."""
+    value, draws = a.value - b.value, a.draws - b.draws
+    good = draws[np.isfinite(draws)]
+    if not len(good):
+        return stats.Interval(value, note=a.note or b.note)
+    low, high = np.quantile(good, (0.025, 0.975))
+    return stats.Interval(value, float(low), float(high), draws=draws)
+
+
 class Lines:
     """Collects lines of one signal on one set of rows."""
 
@@ -105,8 +117,9 @@ class Lines:
         self.thin = stats.thin_class(of.y, str(where.get("split", "test")), "calibration")
 
     def add(self, metric: str, found: stats.Interval, control: str = "", note: str = "", p: float = np.nan) -> None:
-        low, high = (np.nan, np.nan) if self.thin else (found.low, found.high)
-        notes = dict.fromkeys(t for t in (self.thin or found.note, note) if t)
+        thin = self.thin if control not in DRAWN else ""
+        low, high = (np.nan, np.nan) if thin else (found.low, found.high)
+        notes = dict.fromkeys(t for t in (thin or found.note, note) if t)
         self.rows.append({
             **self.where, "metric": metric, "control": control, "value": float(found.value), "ci_low": float(low),
             "ci_high": float(high), "p": p, "q": np.nan, **self.of.facts, "note": "; ".join(notes),
@@ -134,8 +147,8 @@ def ranking_lines(values: np.ndarray, of: Graded, where: Mapping[str, Any], sett
         "aurc": (lambda w: aurc(values, y, w), "", ""),
         "aurc@random": (lambda w: 1 - stats.mean(y, w), "random order", "the error rate"),
         "aurc@best": (lambda w: best_aurc(y, w), "best possible", "every right answer above every wrong one"),
-        "excess_aurc": (lambda w: excess_aurc(values, y, w), "", "AURC above the best possible"),
     })  # fmt: skip
+    out.add("excess_aurc", minus(found["aurc"], found["aurc@best"]), "", "AURC above the best possible")
     labels = nulls.permuted(y.astype(np.int8), of.groups, setting.permutations, [setting.seed, 31])
     null = nulls.auroc_columns(values[:, None], labels)
     p = nulls.p_value(found["auroc"].value, null)
@@ -166,6 +179,10 @@ def probability_lines(
     def term(name: str) -> Callable[[np.ndarray], np.ndarray]:
         return lambda w: cal.decomposition(p, y, w, bins)[name]
 
+    plain = [name for name in cal.TERMS if name not in ("reliability", "resolution")]
+    for name, rows in (("reliability", p - y), ("resolution", y.astype(np.float64))):
+        square = cal.gap_interval(rows, of.groups, bins, 2, name == "resolution", s.draws, s.seed)
+        out.add(name, square, "", "term of the Brier score; upward bias taken off the interval")
     share = f"the share of right answers before test, {base:.3f}, said of every row"
     named: dict[str, tuple[stats.Statistic, str, str]] = {
         "brier": (lambda w: cal.brier(p, y, w), "", ""),
@@ -174,7 +191,7 @@ def probability_lines(
         "nll": (lambda w: cal.nll(p, y, w), "", _clipped(p)),
         "nll@base": (lambda w: cal.nll(constant, y, w), "base rate", share),
         "overconfidence": (lambda w: stats.mean(p - y, w), "", "mean confidence - accuracy"),
-        **{name: (term(name), "", "term of the Brier score") for name in cal.TERMS},
+        **{name: (term(name), "", "term of the Brier score") for name in plain},
     }
     if before is not None:
         named["brier_change"] = (

@@ -31,6 +31,6 @@ INCREMENTS = pa.schema(
 )  # fmt: skip
 CONFIDENCES = pa.schema(
     [("row", WHOLE), ("example_id", TEXT), ("split", TEXT), ("label", pa.bool_()), ("signal", TEXT), ("value", NUMBER),
-     ("temperature", NUMBER), ("platt", NUMBER)]
+     ("temperature", NUMBER), ("platt", NUMBER), ("options", NUMBER)]
 )  # fmt: skip
 FACTS = pa.schema([("fact", TEXT), ("value", NUMBER), ("text", TEXT)])

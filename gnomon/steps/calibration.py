@@ -9,7 +9,7 @@ gnomon/methods/calibration, calibration_risk, calibration_scaling, calibration_i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from gnomon.methods import calibration_increments as news
 from gnomon.methods import calibration_tables as tables
 from gnomon.methods.baselines import Columns, choose, columns
 from gnomon.methods.calibration_blocks import calibration_blocks
+from gnomon.methods.calibration_scaling import Scaling, fit_options, options_confidence
 from gnomon.methods.calibration_signals import (
     NONE,
     PERFECT,
@@ -41,6 +42,7 @@ from gnomon.rows.options import OptionalTexts, Texts
 from gnomon.rows.predictors import direction_scores
 from gnomon.rows.signals import signals
 from gnomon.sites import RAGGED
+from gnomon.stats import thin_notes
 from gnomon.step import Context, Cost, Inputs, Planning, Step
 from gnomon.store import Artifact
 from gnomon.types import SPLITS
@@ -113,7 +115,7 @@ class Calibration(Step):
         ]
         claims += self._probes(inputs, rows)
         setting = Setting(self.bins, self.draws, self.permutations, self.simulations, ctx.seed)
-        made = _Made(of, split, setting, self.scale_on)
+        made = _Made(of, split, setting, self.scale_on, _options(rows))
         with ctx.progress("calibration", len(claims) + 1) as advance:
             for column in claims:
                 made.signal(column)
@@ -126,9 +128,7 @@ class Calibration(Step):
             options = news.Options(self.draws, self.permutations, ctx.seed, self.folds, self.smallest_increment)
             increments = news.increment_rows(problem, options, few)
             advance(1)
-        for text in dict.fromkeys(
-            line["note"] for line in made.signals if "are needed for an interval" in line["note"]
-        ):
+        for text in thin_notes(line["note"] for line in (*made.signals, *increments)):
             ctx.log.warning("%s", text)
         self._write(out, made, increments, rows, claims, problem, _facts(table, graded, of, split, problem, dropped))
 
@@ -137,7 +137,8 @@ class Calibration(Step):
         out = []
         where = rows.assign(generation=inputs["generations"].name)
         for name in self.using:
-            first = inputs.named(name).directions()[:1]
+            step = inputs.named(name)
+            first = step.directions()[:1] if (step.path / "directions.npy").is_file() else []
             if not first or first[0].kind == "feature":
                 raise UserError(f"using: {name} holds no probe", "a step with directions of correctness, such as probe")
             for predictor, values, _ in direction_scores(first, name, inputs, (), where):
@@ -195,8 +196,11 @@ class Calibration(Step):
 class _Made:
     """The lines of every signal, as they are made."""
 
-    def __init__(self, of: Graded, split: np.ndarray, setting: Setting, scale_on: str) -> None:
-        self.of, self.split, self.setting, self.scale_on = of, split, setting, scale_on
+    def __init__(
+        self, of: Graded, split: np.ndarray, setting: Setting, scale_on: str,
+        options: tuple[np.ndarray, np.ndarray] | None,
+    ) -> None:  # fmt: skip
+        self.of, self.split, self.setting, self.scale_on, self.options = of, split, setting, scale_on, options
         self.base = float(of.y[split != "test"].mean()) if (split != "test").any() else 0.5
         self.signals: list[dict[str, Any]] = []
         self.scaling: list[dict[str, Any]] = []
@@ -218,7 +222,7 @@ class _Made:
         here = np.flatnonzero(known & test)
         values, of = column.values[here], self.of.take(here)
         self.signals += ranking_lines(values, of, own | {"split": "test"}, self.setting)
-        self.scaled[column.name] = dict.fromkeys(("temperature", "platt"), np.full(len(known), np.nan))
+        self.scaled[column.name] = dict.fromkeys(("temperature", "platt", "options"), np.full(len(known), np.nan))
         if not len(here):
             return
         self.risk += risk_lines(values, of, {k: own[k] for k in ("signal", "kind")}, self.setting)
@@ -226,23 +230,46 @@ class _Made:
             self._calibrated(values, of, own)
         wide = self.scale_on == "fit+tune" and not column.fitted_on_fit
         rows = np.flatnonzero(~test if wide else self.split == "tune")
-        for fitted in scalings(column, self.of.y, rows):
-            p = fitted.apply(column.values)
+        for fitted, p, n, right in self._fitted(column, rows[known[rows]]):
             self.scaled[column.name] = self.scaled[column.name] | {fitted.method: p}
             before = values if column.probability else None
             self._calibrated(p[here], of, own | {"scaled": fitted.method}, before)
-            on = rows[known[rows]]
             self.scaling.append({
                 "signal": column.name, "scaled": fitted.method, "slope": fitted.slope, "offset": fitted.offset,
-                "temperature": fitted.temperature if fitted.method == "temperature" else None, "n": len(on),
-                "n_pos": int(self.of.y[on].sum()),
+                "temperature": fitted.temperature if fitted.method != "platt" else None, "n": n, "n_pos": right,
                 "note": "surer rows are not more often right there" if fitted.slope <= 0 else "",
             })  # fmt: skip
+
+    def _fitted(self, column: Column, rows: np.ndarray) -> Iterator[tuple[Scaling, np.ndarray, int, int]]:
+        """What is fitted on `rows`: the scaling, all rows' probabilities `[n]` by it, its rows, how many are right."""
+        for fitted in scalings(column, self.of.y, rows):
+            yield fitted, fitted.apply(column.values), len(rows), int(self.of.y[rows].sum())
+        if column.name == "max_prob" and self.options is not None:
+            scores, right = self.options
+            on = rows[right[rows] >= 0]
+            if len(on):
+                fitted = fit_options(scores[on], right[on])
+                yield fitted, options_confidence(fitted, scores), len(on), int(self.of.y[on].sum())
 
     def _calibrated(self, p: np.ndarray, of: Graded, where: dict[str, Any], before: np.ndarray | None = None) -> None:
         self.signals += probability_lines(p, of, self.base, where | {"split": "test"}, self.setting, before)
         place = {k: where[k] for k in ("signal", "scaled")}
         self.reliability += reliability_lines(p, of, place, self.setting, share)
+
+
+def _options(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
+    """Option scores `[n, k]` (-inf where an item has fewer) and the index of the target (-1: none with a score); None
+    where an answer was not a choice."""
+    counts = [0 if s is None else len(s) for s in rows["scores"]]
+    if not counts or min(counts) < 2 or counts != [len(c) for c in rows["choices"]]:
+        return None
+    scores = np.full((len(rows), max(counts)), -np.inf)
+    right = np.full(len(rows), -1, dtype=np.int64)
+    for i, (values, choices, target) in enumerate(zip(rows["scores"], rows["choices"], rows["target"], strict=True)):
+        scores[i, : counts[i]] = values
+        at = list(choices).index(target) if target in list(choices) else -1
+        right[i] = at if at >= 0 and np.isfinite(values[at]) else -1
+    return scores, right
 
 
 def _facts(
