@@ -24,6 +24,7 @@ STEPS: dict[str, str] = {
     "features": "gnomon.steps.features:Features",
     "compare": "gnomon.steps.compare:Compare",
     "confidence_directions": "gnomon.steps.confidence_directions:ConfidenceDirections",
+    "self_other": "gnomon.steps.self_other:SelfOther",
     "metrics": "gnomon.steps.metrics:Metrics",
     "confidence": "gnomon.steps.confidence:Confidence",
     "swap": "gnomon.steps.swap:Swap",
