@@ -114,7 +114,7 @@ def test_likeness_is_of_the_layers_that_hold_it(shared):
 
 
 def test_the_curve_is_of_fit_and_tune_and_test_is_in_the_ledger(shared):
-    folder, found, made = shared
+    _, found, made = shared
     assert [e["split"] for e in made.meta["ledger"]] == ["test"]
     kept = found["generate"].table("generations")
     curve = made.table("transfer").query("split == 'fit+tune'")
@@ -135,7 +135,7 @@ def test_few_groups_are_cross_validated_and_say_so(shared):
 
 
 def test_stated_differences_are_those_of_the_passes(shared):
-    folder, found, made = shared
+    _, found, made = shared
     table = found["generate"].table("generations")
     test = np.asarray(table["split"] == "test")
     a, b = (found[n].table("confidence")["confidence"].to_numpy()[test] for n in ("self", "other"))
@@ -154,13 +154,12 @@ def passes(seed: int, gap: float) -> tuple[Pass, Pass, np.ndarray, np.ndarray]:
     """Self says what other says, and `gap` of being right beyond it."""
     rng = np.random.default_rng(seed)
     right, told = (rng.random(160) < 0.5).astype(float), rng.normal(size=160)
-    none = lambda site: np.zeros((160, 2))  # noqa: E731
-    return (
-        Pass("self", told + gap * right + rng.normal(size=160), none),
-        Pass("other", told, none),
-        right,
-        rng.normal(size=160),
-    )
+    told_of_self = told + gap * right + rng.normal(size=160)
+
+    def read(site: str) -> np.ndarray:
+        return np.zeros((160, 2))
+
+    return Pass("self", told_of_self, read), Pass("other", told, read), right, rng.normal(size=160)
 
 
 @pytest.mark.parametrize(("gap", "wanted"), [(2.0, "yes"), (0.0, "not yes")])
@@ -174,8 +173,8 @@ def test_a_difference_that_knows_is_told_from_one_that_does_not(gap, wanted):
     assert found == ["yes"] * 3 if wanted == "yes" else "yes" not in found
 
 
-def test_answers_of_one_class_give_no_auroc(shared, tmp_path):
-    a, b, right, noise = passes(0, 1.0)
+def test_answers_of_one_class_give_no_auroc():
+    a, b, _, noise = passes(0, 1.0)
     options = Options(99, 19, 200, nested_below=1000)
     parts = parts_of(np.arange(160), np.full(160, "fit"), options)
     rows = stated_rows(a, b, np.ones(160), np.arange(160), parts, {"noise": noise}, options)
@@ -208,11 +207,11 @@ def test_confidence_that_never_moves_leaves_similarity(tmp_path):
 def test_rows_that_one_pass_lacks_are_left_out_and_counted(tmp_path):
     s = Sure(n=240, layers=1, missing=0.2, layer_says=0)
     found = make(tmp_path, s)
-    made = run(tmp_path, found, most=100)
+    made = run(tmp_path, found, most=60)
     both = set(found["self"].table("confidence")["row"]) & set(found["other"].table("confidence")["row"])
     assert fact(made, "rows") == len(both) < 200
     assert fact(made, "unasked") == 240 - len(both)
-    assert made.table("similarity")["n"].max() == 100  # most
+    assert made.table("similarity")["n"].max() == 60  # most
     planted = planted_rows(s)[1]
     assert one(made, "stated", predictor="self", metric="mean")["value"] == pytest.approx(
         planted["self"][sorted(both & _test_rows(found))].mean()

@@ -30,8 +30,8 @@ def self_other_blocks(artifact: Artifact) -> list[Block]:
     a, b, split = facts["a"], facts["b"], facts["split"]
     blocks: list[Block] = [Text(
         "Two passes over {rows} rows ({groups} groups): {a} (ask: {ask_a}) and {b} (ask: {ask_b}); activations of each "
-        "at its own {position}. {unasked} rows without both confidences and {unread} without both activations were left "
-        "out.",
+        "at its own {position}. {unasked} rows without both confidences and {unread} without both activations were "
+        "left out.",
         {"rows": fact("rows"), "groups": fact("groups"), "unasked": fact("unasked"), "unread": fact("unread"),
          **{k: fact(k.replace("_", " "), "text", "") for k in ("a", "b", "ask_a", "ask_b", "position")}},
     )]  # fmt: skip
@@ -177,7 +177,7 @@ def _rules(nested: bool) -> list[Block]:
     return [*out, Text(
         "CKA: linear, debiased, over pairs of rows of different groups. Probes: ridge, the penalty by cross-"
         "validation; the site by how well both read their own pass. Rules, fixed beforehand. A probe reads the other "
-        "pass: the interval of its rank correlation lies above 0 and shuffles are beaten (p <= .05). The stated difference "
-        "knows more: the interval of its increment lies above 0 and that of its partial correlation leaves 0 out; no "
-        f"evidence: the increment's ends below {SMALL} and the partial one's holds 0.", kind="method",
+        "pass: the interval of its rank correlation lies above 0 and shuffles are beaten (p <= .05). The stated "
+        "difference knows more: the interval of its increment lies above 0 and that of its partial correlation leaves 0 out; "
+        f"no evidence: the increment's ends below {SMALL} and the partial one's holds 0.", kind="method",
     )]  # fmt: skip
