@@ -166,8 +166,8 @@ def gap_interval(
     middle = sums.sum(axis=1, keepdims=True) / np.maximum(drawn.sum(axis=1, keepdims=True), 1) * centre
     noise = np.where(drawn > 0, sums / np.maximum(drawn, 1) - middle - gaps, 0.0)
     noise *= np.sqrt(count / np.maximum(count - 1, 1))  # a resample of n rows spreads by (n - 1) / n
-    ends = [np.quantile(np.abs(k * gaps + noise) ** power @ share, (0.025, 0.975)) for k in SHAPES]
-    low, high = np.array(ends).T
+    tried = np.stack([np.abs(k * gaps + noise) ** power @ share for k in SHAPES])
+    low, high = np.quantile(tried, (0.025, 0.975), axis=1)
     above, below = SHAPES[high >= value - 1e-12] ** power, SHAPES[low <= value + 1e-12] ** power
     return stats.Interval(value, value * float(above[0]) if len(above) else value,
                           value * float(below[-1]) if len(below) else 0.0)  # fmt: skip
