@@ -121,7 +121,7 @@ def planted_folder(kind: Kind = "carried") -> Path:
     embed[ids(":")] += 3 * q[AT["asked"]]
     unembed = np.zeros((len(tok), WIDTH))
     unembed[ids(SIGNS)] = 20 * q[_KEY : _KEY + len(KEYS)]
-    read = {"carried": 2.0 * q[AT["told"]], "unread": 0.0 * q[0], "surface": 3.0 * q[_MIXED]}[kind]
+    read = {"carried": 2.0 * q[AT["told"]], "unread": 0.0 * q[0], "surface": 5.0 * q[_MIXED]}[kind]
     unembed[ids(LETTERS)] = 2 * q[AT["asked"]] + np.linspace(-1, 1, len(LETTERS))[:, None] * read
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -152,5 +152,5 @@ def _attention(layer: int, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         out[0] = 2 * q[AT[moved[1]]]
     if layer == 0:
         into[:, 2 * WIDTH + head : 2 * WIDTH + head + MIX] = q[_FILL : _FILL + MIX].T  # asks nothing: the mean of all
-        out[head : head + MIX] = 20 * q[_MIXED : _MIXED + MIX]
+        out[head : head + MIX] = 8 * q[_MIXED : _MIXED + MIX]
     return into, out

@@ -30,6 +30,12 @@ def swap_blocks(artifact: Artifact) -> list[Block]:
             "No pair of test rows differs enough in stated confidence ({rows} rows): the sweep below is not confirmed.",
             {"rows": _fact("test rows", "d")}, "warning",
         ))  # fmt: skip
+    few = pick(facts, fact="least p")["value"].to_numpy(dtype=np.float64)
+    if len(few) and few[0] > 0.05:
+        blocks.append(Text(
+            "With {pairs} pairs of test no p under {p} is possible, corrected for the positions: nothing can be "
+            "confirmed.", {"pairs": _fact("test pairs", "d"), "p": _fact("least p", ".3f")}, "warning",
+        ))  # fmt: skip
     blocks += _answer(effects)
     blocks.append(_pairs(effects))
     blocks += _depth(artifact.table("depth"))

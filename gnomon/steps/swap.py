@@ -195,6 +195,8 @@ class Swap(Step):
                         f"{name} length difference": part["length_difference"].mean(),
                         f"{name} same answer": part["same_answer"].mean(),
                         f"{name} same answer, control": part["same_answer_control"].mean()}  # fmt: skip
+        if len(tested):  # whole pairs are flipped, and Holm's correction is over the positions claimed
+            out["least p"] = (len(self.positions) - 1) * max(2.0 ** (1 - len(tested)), 1 / (1 + self.draws))
         if len(swaps) and (self.orders == "pass" or told.options.get("orders", "both") != "both"):
             stated = table.set_index(table["row"].rename(None))["confidence"]
             own = pick(swaps, measure="confidence")
