@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from gnomon.cli_check import check_model_command
+from gnomon.cli_compare import compare_command
 from gnomon.cli_dictionary import check_dictionary
 from gnomon.cli_grade import gnomon_grade
 from gnomon.errors import UserError
@@ -160,6 +161,7 @@ def _show_plan(study: Path, out: Path | None, overrides: list[str], remake: list
 app.command("check")(guarded(check_model_command))
 app.command("check-dictionary")(guarded(check_dictionary))
 app.command("grade")(guarded(gnomon_grade))
+app.command("compare")(guarded(compare_command))
 
 
 @app.command("list")
@@ -182,16 +184,22 @@ def show(
     path: Annotated[Path, typer.Argument(help="A study's folder, or STUDY/STEP.")],
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Hash every file again; exit 1 where one differs.")] = False,
-    examples: Annotated[int, typer.Option("--examples", min=0, help="Show this many transcripts.")] = 0,
+    examples: Annotated[
+        int | None, typer.Option("--examples", help="Show this many answers: question, options, confidence.")
+    ] = None,
+    arrays: Annotated[bool, typer.Option("--arrays", help="Check every array: shape, type, size, finite.")] = False,
 ) -> None:
     """Show a study or one of its steps: what was done, what lies there, what was found."""
-    from gnomon.cli_show import describe, problems, render, transcripts
+    from gnomon import cli_arrays, cli_examples
+    from gnomon.cli_show import describe, problems, render
 
     facts = describe(path)
     if verify:
         facts["problems"] = problems(path)
-    if examples:
-        facts["examples"] = transcripts(path, examples)
+    if examples is not None:
+        facts["examples"] = cli_examples.examples(path, examples)
+    if arrays:
+        facts["array_checks"] = cli_arrays.arrays(path)
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False, default=str) if as_json else render(facts))
     if facts.get("problems"):
         raise typer.Exit(1)
@@ -210,7 +218,9 @@ def report(study: Annotated[Path, typer.Argument(help="A study's folder.")]) -> 
 @guarded
 def export(
     study: Annotated[Path, typer.Argument(help="A study's folder.")],
-    layout: Annotated[str, typer.Option("--layout", help="Whose file names: second-order, pva, neuronpedia.")],
+    layout: Annotated[
+        str, typer.Option("--layout", help="Whose file names: second-order, pva, neuronpedia, introspection.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder [STUDY/exports/LAYOUT].")] = None,
 ) -> None:
     """Write a study's results under the file names that older tools expect (no model is loaded)."""

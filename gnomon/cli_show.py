@@ -7,7 +7,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from gnomon.blocks import Table, Text, Tokens
+from gnomon import cli_arrays as arrays
+from gnomon import cli_examples as examples
+from gnomon.blocks import Table, Text
 from gnomon.budget import folder_size
 from gnomon.errors import UserError, unknown
 from gnomon.store import META, Artifact, Study
@@ -108,28 +110,11 @@ def problems(path: str | Path) -> list[str]:
     return found
 
 
-def transcripts(path: str | Path, count: int) -> list[dict[str, Any]]:
-    """The first transcripts of a study's (or step's) generations: right, wrong and unparsed in turn."""
-    from gnomon.report.tables import token_view
-
-    folder = Path(path)
-    steps = [Artifact(folder)] if (folder / META).is_file() else list(Study(folder))
-    generations = (a for a in steps if "generations" in a.tables())
-    made = next((a for a in generations if {"prompt", "text"} <= set(_schema(a, "generations"))), None)
-    if made is None:
-        raise UserError(f"{folder} has no transcripts", "a step that generates text")
-    view = token_view(Tokens("generations", limit=count), made)
-    return [{"name": t.name, "mark": t.mark, "prompt": t.prompt, "text": t.text, "target": t.target, "answer": t.answer}
-            for t in view.items]  # fmt: skip
-
-
 def render(facts: dict[str, Any]) -> str:
     """Facts of a study or a step as text."""
     parts = [_render_study(facts) if "study" in facts else _render_step(facts)]
-    for example in facts.get("examples", []):
-        head = f"[{example['mark']}] {example['name']}   target: {example['target']}   read: {example['answer']}"
-        prompt = textwrap.indent(example["prompt"].rstrip(), "  | ", lambda line: True)
-        parts.append("\n".join((head, prompt, textwrap.indent(example["text"].strip(), "  > ", lambda line: True))))
+    parts += [examples.render(example) for example in facts.get("examples", [])]
+    parts += [arrays.render(facts["array_checks"])] if "array_checks" in facts else []
     if "problems" in facts:
         parts.append("\n".join(facts["problems"]) or "every file is as it was written")
     return "\n\n".join(parts)

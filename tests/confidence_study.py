@@ -45,6 +45,10 @@ class Sure:
     same: bool = True
     choices: int = 4
     positions: tuple[str, ...] = ("last_prompt", "last", "answer")
+    looks: float = 0.0
+    """Effect of the question's number of words on both stated confidences."""
+    layer_states: int = 99
+    """Layer from which the base activations hold self's stated confidence (dimension 3)."""
     missing: float = 0.0
     """Share of rows that a pass has no line for."""
     drift: float = 0.0
@@ -72,9 +76,11 @@ def rows(s: Sure) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     difficulty = table["difficulty"].to_numpy()
     know, mood = s.drifted(rng.normal(size=s.n), 0), rng.normal(size=s.n)
     right = rng.random(s.n) < expit(s.knows * know - 0.5 * difficulty + s.better)
+    words = np.array([json.loads(t)["words"] for t in table["baselines"]])
+    sure = s.says * know + s.mood * mood + s.looks * (words - words.mean())
     told = {
-        "self": expit(s.says * know + s.mood * mood + s.surer),
-        "other": expit(s.shares * (s.says * know + s.mood * mood) + 0.5 * rng.normal(size=s.n) + s.surer),
+        "self": expit(sure + s.surer),
+        "other": expit(s.shares * sure + 0.5 * rng.normal(size=s.n) + s.surer),
     }
     scores = np.round(rng.normal(size=(s.n, s.choices)) - 2, 6)
     options = [f"option {c}" for c in range(s.choices)]
@@ -103,6 +109,8 @@ def make(study: str | Path, s: Sure | None = None, name: str = "generate") -> di
             x = rng.normal(size=(s.n, s.d))
             x = s.drifted(x, 1, layer) if layer >= s.drift_from else x
             x[:, 0] += s.strength * planted["knowledge"] * (layer >= s.layer_knows)
+            if layer >= s.layer_states:
+                x[:, 3] += s.strength * np.log(planted["self"] / (1 - planted["self"]))
             acts[f"resid_post.{layer}", position] = x.astype(np.float32)
     suffix = "" if name == "generate" else f"_{name}"
     found = {name: synthetic.save(study, table, acts, name)}
@@ -146,5 +154,6 @@ def save_pass(
     return writer.commit({
         "step": "confidence", "name": name, "writes": ["confidence"], "options": {"ask": ask}, "version": 1,
         "model": {"n_layers": s.layers, "n_heads": 4},
-        "inputs": {"generations": {"name": generation, "kind": "generations"}}, "ledger": [],
+        "inputs": {"generations": {"name": generation, "kind": "generations",
+                                   "fingerprint": f"fingerprint of {generation}"}}, "ledger": [],
     })  # fmt: skip

@@ -6,23 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from gnomon.cli import guarded
-from gnomon.cli_compare import compare_command, compare_folders, generation_in
+from gnomon.cli import app
 from gnomon.cli_show import describe
+from gnomon.comparison import compare_folders, generation_in
 from gnomon.store import Artifact
 from tests.confidence_study import Sure, make
 
-APP = typer.Typer()
-APP.command()(guarded(compare_command))
 QUICK = ["draws=200", "permutations=199"]
 NONE = ()
 
 
 def call(*args: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(APP, list(args))
+    result = CliRunner().invoke(app, ["compare", *args])
     assert result.exit_code == code, (result.output, result.exception)
     return result
 

@@ -55,12 +55,13 @@ def _at(metric: str, side: str, signal: str = "", control: str = "", rows: str =
     return {"metric": metric, "signal": signal, "rows": rows, "side": side, "control": control}
 
 
-def _line(table: pd.DataFrame, where: dict[str, object]) -> pd.Series | None:
+def _line(table: pd.DataFrame, where: dict[str, object]) -> Any:
+    """The first row that fits, or None."""
     mask = pd.concat([table[k] == v for k, v in where.items()], axis=1).all(axis=1)
     return table.loc[mask].iloc[0] if mask.any() else None
 
 
-def _verdict(line: pd.Series | None, up: str, down: str, even: str) -> str:
+def _verdict(line: Any, up: str, down: str, even: str) -> str:
     """A word by the interval; `even` where it holds 0 or is missing."""
     if line is None or not (line["ci_low"] > 0 or line["ci_high"] < 0):
         return even

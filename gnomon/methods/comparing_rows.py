@@ -76,7 +76,7 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], allow_missi
 
 def _once(table: pd.DataFrame) -> pd.DataFrame:
     """One row a question, sample and temperature: of an episode the last round."""
-    return table.sort_values("row").drop_duplicates(KEYS, keep="last")[[*KEYS, *KEPT]]
+    return table.sort_values("row").drop_duplicates(KEYS, keep="last").loc[:, [*KEYS, *KEPT]]
 
 
 def _count(what: str, rows: pd.DataFrame) -> dict[str, Any]:
