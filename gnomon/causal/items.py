@@ -3,11 +3,13 @@
 The score of a row is log p(right answer | prompt, the response's own words before its answer). Where the row was graded
 right, the right answer is the row's own (it may be an alias of the target); where it was wrong, the task's target.
 So without an edit a right row's answer is what greedy decoding writes, and a wrong row's is not. Where the task offers
-choices, each choice is scored and the best one, by mean log-probability per token, is the answer.
+choices, each choice is scored and the best one, by mean log-probability per token, is the answer; where it was scored
+by letters, each letter is, in the spelling that continues the prompt.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +54,8 @@ def task_items(table: pd.DataFrame, where: Any, encode: Encode, decode: Decode) 
     """The texts of generation rows (with label True or False), one a row, or one for each choice of a row.
 
     Args:
-        table: generations: row, token_ids, prompt_len, text, answer, answer_token, label, target, choices, scores.
+        table: generations: row, token_ids, prompt_len, text, answer, answer_token, label, target, choices, scores, and
+            meta, where choices may have been scored by letters.
         where: where edits will apply.
         encode, decode: the model's tokenizer, without special tokens.
     """
@@ -63,7 +66,7 @@ def task_items(table: pd.DataFrame, where: Any, encode: Encode, decode: Decode) 
         choices = [str(c) for c in r["choices"]] if r["choices"] is not None else []
         if choices and r["scores"] is not None and len(r["scores"]):
             space = _space(decode(prompt[-1:]))
-            for i, choice in enumerate(choices):
+            for i, choice in enumerate(_letters(r, len(choices)) or choices):
                 out.append(_item(int(r["row"]), i, prompt, [], encode(space + choice), keep))
             continue
         before, lead = _before_answer(ids, prompt_len, r, decode)
@@ -73,6 +76,13 @@ def task_items(table: pd.DataFrame, where: Any, encode: Encode, decode: Decode) 
             lead = _space(decode(prompt[-1:]))
         out.append(_item(int(r["row"]), -1, prompt, before, encode((lead or "") + right), keep))
     return out
+
+
+def _letters(row: Mapping[Any, Any], n: int) -> list[str]:
+    """The letters of a row's choices, where it was scored by them."""
+    meta = str(row.get("meta") or "")
+    found = json.loads(meta).get("letters", []) if '"letter":' in meta else []
+    return [str(letter) for letter in found] if len(found) == n else []
 
 
 def _item(unit: int, choice: int, prompt: list[int], before: list[int], target: list[int], keep: int) -> Item:

@@ -50,7 +50,8 @@ class ChoiceTask(Task):
     rotate: bool = True
     """Put the options in an order drawn by sha256 of seed, id and option; false keeps the order of the data."""
     rotations: int = Field(default=1, ge=1, le=26)
-    """Ask each question in this many orders (at most one a place), each turned by one place; they share a group."""
+    """Ask each question in this many orders (at most one a place), each turned by one place; they share a group, and
+    generate's `n` counts each."""
     distractors: int | None = Field(default=None, ge=1)
     """At most this many wrong options, drawn by hash where there are more; unless given all of them."""
 
