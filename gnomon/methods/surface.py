@@ -9,7 +9,7 @@
     partial      corr(s - E[s | earlier blocks], y - E[y | earlier blocks]) of the last block's score s, 0 for a
                  score that only repeats them well (see gnomon/methods/baselines)
 
-Blocks enter with ranks and squares through an L1-penalised regression (`baselines.Basis`, `Sparse`). The internal
+Blocks enter with ranks and squares through an L1-penalised regression (`baselines.Basis`, `surface_fit`). The internal
 block is one number a row: the score of a ridge probe of the target, out of fold on training rows, with the site chosen
 there. Order matters: what two blocks share is the earlier one's. Everything is learned on training rows: fit and tune,
 with test held out, or each four fifths of nested grouped cross-validation.
@@ -17,6 +17,7 @@ with test held out, or each four fifths of nested grouped cross-validation.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,15 +25,14 @@ from typing import Any
 import numpy as np
 
 from gnomon import nulls
-from gnomon.methods.baselines import SHARES, Basis, Columns, Combined, Sparse, choose, take
+from gnomon.methods.baselines import Basis, Columns, Combined, choose, take
 from gnomon.methods.controls import metric_of
 from gnomon.methods.folds import grouped_folds, map_threads
 from gnomon.methods.linear import PENALTIES, fitter
+from gnomon.methods.surface_fit import Lasso
 
 BLOCKS = ("surface", "difficulty", "output", "internal")
 OUTPUT = ("max_prob", "entropy", "margin", "mean_logprob")
-GRID = SHARES[::2]
-"""L1 penalties tried, as shares of the one that drops every feature."""
 Part = tuple[np.ndarray, np.ndarray]
 """Indices of the training rows, and of the held-out ones."""
 
@@ -145,6 +145,8 @@ def explain(
     setting: Setting,
 ) -> Explained:
     """Fit every block alone and in order, and with swapped rows, in each part."""
+    from sklearn.exceptions import ConvergenceWarning
+
     order = tuple(b for b in setting.order if b in blocks or (b == "internal" and probes is not None))
 
     def part(k: int) -> dict[str, Any]:
@@ -160,7 +162,9 @@ def explain(
                 designs[name] = tuple(basis.features(take(blocks[name], r), len(r)) for r in (train, new))  # type: ignore[assignment]
         return _fits(designs, y[train], folds, groups[train], groups[new], setting, k)
 
-    found = map_threads(part, range(len(parts)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=ConvergenceWarning)
+        found = map_threads(part, range(len(parts)))
     new = np.concatenate([rows for _, rows in parts])
 
     def join(what: str) -> dict[str, np.ndarray]:
@@ -187,7 +191,7 @@ def _fits(
     combined, draws = None, setting.permutations
 
     def predict(train: np.ndarray, new: np.ndarray) -> np.ndarray:
-        return Sparse(train, y, folds, GRID).predict(new)
+        return Lasso(train, y, folds).predict(new)
 
     for number, (name, (x, x_new)) in enumerate(designs.items()):
         seed = [setting.seed, 31, part, number]
@@ -204,9 +208,7 @@ def _fits(
         if name == "internal" and number:
             earlier = out["together"][list(designs)[number - 1]]
             s, s_new = x[:, 0] - x[:, 0].mean(), x_new[:, 0] - x[:, 0].mean()
-            combined = Combined(
-                earlier, out["together"][name], s_new, Sparse(before[0], s, folds, GRID).predict(before[1])
-            )
+            combined = Combined(earlier, out["together"][name], s_new, Lasso(before[0], s, folds).predict(before[1]))
         before = both
     return out | {"combined": combined}
 
