@@ -252,11 +252,12 @@ def test_confidence_equals_a_direct_computation(passes, family):
 
 
 def test_texts_are_scored_like_a_continuation(base, tmp_path):
-    bins = {"texts": ["no", "very likely", "certain"], "midpoints": [0, 60, 100]}
+    bins = {"texts": ["low", "mid", "top"], "midpoints": [0, 60, 100]}
     found = asked(base["llama"], tmp_path, scoring="likelihood", bins=bins, normalise="none", batch_size=5,
                   capture={"sites": "resid_post.2", "positions": ["last"]}, content_free=False)  # fmt: skip
     model, table = model_of("llama"), found.table("confidence")
-    for line in table.iloc[::7].to_dict("records"):
+    assert table["text"].nunique() > 1
+    for line in table.iloc[::3].to_dict("records"):
         prompt = model.tokenize(line["prompt"])
         tails = [model.encode_text(" " + text) for text in bins["texts"]]
         total = [float(x.sum()) for x in model.logprobs([prompt + t for t in tails], [len(prompt)] * 3)]
@@ -409,6 +410,13 @@ def test_samples_are_the_same_in_any_batch(base, tmp_path):
     one = asked(base["gpt2"], tmp_path / "a", "gpt2", ask="consistency", samples=3, batch_size=2, shard_rows=5)
     two = asked(base["gpt2"], tmp_path / "b", "gpt2", ask="consistency", samples=3, batch_size=16, shard_rows=50)
     assert one.table("confidence")["meta"].tolist() == two.table("confidence")["meta"].tolist()
+
+
+def test_samples_are_not_the_draws_that_made_the_answer(tmp_path):
+    hot = made(Generate(task="own_tasks:Letters", n=8, temperatures=[1.0]), tmp_path, spec_of("llama"))
+    own = hot.table("generations").set_index("row")["text"]
+    for line in asked(hot, tmp_path, ask="consistency", samples=2).table("confidence").to_dict("records"):
+        assert own[line["row"]] not in json.loads(line["meta"])["texts"]
 
 
 def test_samples_of_a_choice_are_read_as_one_of_the_options():

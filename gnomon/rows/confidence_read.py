@@ -1,8 +1,8 @@
 """One batch of a pass with bins: the distribution over the bins at the confidence position, in every order asked.
 
-Letters cost one forward pass of the prompt in each order. Texts (`scoring: likelihood`) are scored behind the prompt's
-keys and values, as choices are. The first order is the one whose activations are kept; the stated letter or text is
-fed behind it where a position needs it.
+Letters cost one forward pass of the conversation and one of the list of bins in each order. Texts (`scoring:
+likelihood`) are scored behind the prompt's keys and values, as choices are. The first order is the one whose
+activations are kept; the stated letter or text is fed behind it where a position needs it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from gnomon.tasks.prompts import continue_with
 from gnomon.types import Site
 
 if TYPE_CHECKING:
+    from gnomon.models.cache import KVCache
     from gnomon.models.model import Model, Out
 
 BEHIND = {"last", "response", "all"}
 """Positions for which what was stated is fed behind the prompt."""
+SHARED = 8
+"""From this many tokens on, what both orders begin with is run once."""
 
 
 @dataclass(frozen=True)
@@ -94,84 +97,127 @@ def places(questions: Sequence[Question], stated: Sequence[Stated], reverse: boo
 def read_batch(model: Model, questions: Sequence[Question], how: Stating, gather: Gather) -> list[Stated]:
     """Read the bins of a batch of questions, and keep the activations of the first order."""
     main, shown, run = how.orders[0], {}, None
+    opening = _opening(model, questions, how)
     for reverse in reversed(how.orders):  # the one that is kept comes last: what is stated is known then
-        read_sites = how.sites if reverse == main else ()
-        if how.scale.scoring == "letters":
-            run = _letters(model, questions, how, reverse, read_sites)
-        else:
-            run = _texts(model, questions, how, reverse, read_sites)
+        texts = how.scale.scoring == "likelihood"
+        fed = texts or (reverse == main and bool(how.sites) and bool(BEHIND & set(gather.positions)))
+        prompt = _prompt(model, questions, reverse, opening, how.sites if reverse == main else (), fed)
+        run = (_texts if texts else _letters)(model, questions, how, reverse, prompt)
         shown[reverse] = (run.scores, run.mass)
     assert run is not None
     reading = read(how.scale, shown)
     stated = [_stated(how, reading, i, shown) for i in range(len(questions))]
-    tails, chosen = run.tails, run.chosen([how.scale.shown(main).index(int(b)) for b in reading.best])
-    for each, ids in zip(stated, chosen, strict=True):
-        each.ids = ids
-    if tails is None and gather.sites and BEHIND & set(gather.positions):
-        tails = run.fed(model, chosen, how.sites)
-    slots = run.slots([how.scale.shown(main).index(int(b)) for b in reading.best])
-    gather.take(places(questions, stated, main), lambda picks: _values(run, tails, slots, picks))
+    order = how.scale.shown(main)
+    places_shown = [order.index(int(b)) for b in reading.best]
+    for each, options, k in zip(stated, run.options, places_shown, strict=True):
+        each.ids = options[k]
+    pieces = list(run.prompt.pieces)
+    if run.tails is not None:
+        width = len(order)
+        slots = [i * width + k for i, k in enumerate(places_shown)]
+        pieces.append(_Piece(run.tails, [len(q.asked[main].tokens) for q in questions], slots))
+    elif run.prompt.cache is not None:
+        pieces.append(_fed(model, questions, main, stated, run.prompt.cache, how.sites))
+    gather.take(places(questions, stated, main), lambda picks: _values(pieces, picks))
     return stated
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Piece:
+    """A pass over tokens of every row: row i of the batch is row `slots[i]` of `out`, from token `first[i]` on."""
+
+    out: Out
+    first: list[int]
+    slots: list[int]
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """The prompts of one order: logits behind them `[n, d_vocab]`, what ran, and their cache where one was wanted."""
+
+    logits: Any
+    pieces: list[_Piece]
+    cache: KVCache | None
+
+
+@dataclass(frozen=True)
 class _Run:
-    """One order of a batch: scores `[n, bins]` as shown, mass `[n]`, and the passes that activations come from."""
+    """One order of a batch: scores `[n, bins]` as shown, mass `[n]`, and the tokens of each row's options as shown (of
+    a letter the variant that the model likes best). `tails`: the options' passes, row by row."""
 
     scores: np.ndarray
     mass: np.ndarray
-    prompt: Out
-    prompt_lens: list[int]
-    cache: Any
+    prompt: _Prompt
     options: list[list[list[int]]]
-    """Tokens of each row's options, as shown; of letters the variant that the model likes best."""
     tails: Out | None = None
 
-    def chosen(self, places: Sequence[int]) -> list[list[int]]:
-        """Tokens of the option at each row's place."""
-        return [each[k] for each, k in zip(self.options, places, strict=True)]
 
-    def slots(self, places: Sequence[int]) -> list[int]:
-        """Rows of `tails` that hold these options."""
-        if self.tails is None:
-            return list(range(len(places)))
-        width = len(self.options[0])
-        return [i * width + k for i, k in enumerate(places)]
-
-    def fed(self, model: Model, options: list[list[int]], sites: Sequence[str]) -> Out:
-        """The stated options run behind their prompts."""
-        from gnomon.models.replay import SharedPrefix
-
-        return model.forward(options, read=sites, cache=SharedPrefix(self.cache, list(range(len(options)))),
-                             stop=model.n_layers)  # fmt: skip
+def _opening(model: Model, questions: Sequence[Question], how: Stating) -> tuple[list[int], Out, KVCache] | None:
+    """The tokens that both orders of a prompt begin with (conversation and question), run once: how many, the pass and
+    its cache. None where only one order is asked, or a row shares too few."""
+    pairs = [[q.asked[reverse].tokens for reverse in how.orders] for q in questions]
+    if len(how.orders) < 2:
+        return None
+    cut = [next((i for i, (a, b) in enumerate(zip(*pair, strict=False)) if a != b), 0) for pair in pairs]
+    if min(cut) < SHARED:
+        return None
+    cache = model.new_cache()
+    out = model.forward([pair[0][:c] for pair, c in zip(pairs, cut, strict=True)], read=how.sites, cache=cache,
+                        stop=model.n_layers)  # fmt: skip
+    return cut, out, cache
 
 
-def _letters(model: Model, questions: Sequence[Question], how: Stating, reverse: bool, sites: Sequence[str]) -> _Run:
-    prompts = [list(q.asked[reverse].tokens) for q in questions]
-    cache = model.new_cache() if sites else None
-    out = model.forward(prompts, read=sites, logits="last", cache=cache)
-    scores = letter_logprobs(model, out.logits, how.scale.letters)
-    options: list[list[list[int]]] = [[] for _ in prompts]
+def _prompt(
+    model: Model, questions: Sequence[Question], reverse: bool, opening: tuple[list[int], Out, KVCache] | None,
+    sites: Sequence[str], fed: bool,
+) -> _Prompt:  # fmt: skip
+    """Run the prompts of one order; `fed`: something will be fed behind them."""
+    from gnomon.models.replay import SharedPrefix
+
+    rows, prompts = list(range(len(questions))), [list(q.asked[reverse].tokens) for q in questions]
+    if opening is None:
+        cache = model.new_cache() if fed else None
+        out = model.forward(prompts, read=sites, logits="last", cache=cache)
+        return _Prompt(out.logits, [_Piece(out, [0] * len(rows), rows)], cache)
+    cut, begun, held = opening
+    cache = held.select(rows) if fed else SharedPrefix(held, rows)
+    rest = [ids[c:] for ids, c in zip(prompts, cut, strict=True)]
+    out = model.forward(rest, read=sites, logits="last", cache=cache)
+    pieces = [_Piece(begun, [0] * len(rows), rows), _Piece(out, cut, rows)]
+    return _Prompt(out.logits, pieces, cache if fed else None)
+
+
+def _fed(
+    model: Model, questions: Sequence[Question], main: bool, stated: Sequence[Stated], cache: KVCache,
+    sites: Sequence[str],
+) -> _Piece:  # fmt: skip
+    """The stated letters run behind their prompts."""
+    out = model.forward([s.ids for s in stated], read=sites, cache=cache, stop=model.n_layers)
+    return _Piece(out, [len(q.asked[main].tokens) for q in questions], list(range(len(questions))))
+
+
+def _letters(model: Model, questions: Sequence[Question], how: Stating, reverse: bool, prompt: _Prompt) -> _Run:
+    scores = letter_logprobs(model, prompt.logits, how.scale.letters)
+    options: list[list[list[int]]] = [[] for _ in questions]
     for letter in how.scale.letters:
         ids = letter_variants(model, letter)
-        for each, best in zip(options, out.logits[:, ids].argmax(-1).tolist(), strict=True):
+        for each, best in zip(options, prompt.logits[:, ids].argmax(-1).tolist(), strict=True):
             each.append([ids[best]])
-    return _Run(scores, np.exp(scores).sum(-1), out, list(map(len, prompts)), cache, options)
+    return _Run(scores, np.exp(scores).sum(-1), prompt, options)
 
 
-def _texts(model: Model, questions: Sequence[Question], how: Stating, reverse: bool, sites: Sequence[str]) -> _Run:
+def _texts(model: Model, questions: Sequence[Question], how: Stating, reverse: bool, prompt: _Prompt) -> _Run:
     import torch
 
     from gnomon.models.replay import SharedPrefix
 
-    prompts = [list(q.asked[reverse].tokens) for q in questions]
+    assert prompt.cache is not None
     texts = [how.scale.texts[b] for b in how.scale.shown(reverse)]
     options = [[option_ids(model, q.asked[reverse].prompt, text) for text in texts] for q in questions]
-    cache = model.new_cache()
-    prompt = model.forward(prompts, read=sites, cache=cache, logits="last")
     flat = [ids for each in options for ids in each]
     owner = [i for i, each in enumerate(options) for _ in each]
-    tails = model.forward(flat, read=sites, cache=SharedPrefix(cache, owner), stop=model.n_layers)
+    sites = how.sites if reverse == how.orders[0] else ()
+    tails = model.forward(flat, read=sites, cache=SharedPrefix(prompt.cache, owner), stop=model.n_layers)
     assert tails.resid is not None
     with torch.no_grad():
         # the prompt's last token predicts every option's first one; the others are predicted inside the option
@@ -184,7 +230,7 @@ def _texts(model: Model, questions: Sequence[Question], how: Stating, reverse: b
     width = len(texts)
     total = np.array([one.sum() for one in found]).reshape(-1, width)
     scores = np.array([normalised(found[i : i + width], texts, how.normalise) for i in range(0, len(found), width)])
-    return _Run(scores, np.exp(total).sum(-1), prompt, list(map(len, prompts)), cache, options, tails)
+    return _Run(scores, np.exp(total).sum(-1), prompt, options, tails)
 
 
 def _chosen(model: Model, resid: Any, targets: list[int]) -> np.ndarray:
@@ -227,20 +273,17 @@ def _stated(how: Stating, reading: Reading, i: int, shown: dict[bool, Any]) -> S
     )
 
 
-def _values(run: _Run, tails: Out | None, slots: Sequence[int], picks: Sequence[Pick]) -> dict[Site, Any]:
-    """Values of picked tokens: those of the prompt from its pass, those of what was stated from theirs."""
+def _values(pieces: Sequence[_Piece], picks: Sequence[Pick]) -> dict[Site, Any]:
+    """Values of picked tokens, each from the pass that ran it."""
     import torch
 
-    pieces: dict[Site, list[Any]] = {}
+    found: dict[Site, list[Any]] = {}
     for slot, start, stop in picks:
-        cut = run.prompt_lens[slot]
-        parts = []
-        if start < cut:
-            parts.append(from_forward(run.prompt, [(slot, start, min(stop, cut))]))
-        if stop > cut:
-            assert tails is not None
-            parts.append(from_forward(tails, [(slots[slot], max(start, cut) - cut, stop - cut)]))
-        for part in parts:
-            for site, values in part.items():
-                pieces.setdefault(site, []).append(values)
-    return {site: torch.cat(parts) for site, parts in pieces.items()}
+        ends = [piece.first[slot] for piece in pieces[1:]] + [stop]
+        for piece, end in zip(pieces, ends, strict=True):
+            first = piece.first[slot]
+            a, b = max(start, first), min(stop, end)
+            if a < b:
+                for site, values in from_forward(piece.out, [(piece.slots[slot], a - first, b - first)]).items():
+                    found.setdefault(site, []).append(values)
+    return {site: torch.cat(parts) for site, parts in found.items()}

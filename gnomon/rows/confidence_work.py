@@ -6,6 +6,7 @@ table and the options only, so that workers, kills and resumes cannot change a b
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from gnomon.rows.stating import state_batch
 from gnomon.rows.stating_samples import QUESTION_COLUMNS, base_prompt, sample_batch
 from gnomon.rows.work import run_halving
 from gnomon.step import ModelSpec
+from gnomon.store import META
 from gnomon.tasks.make import make_task
 from gnomon.types import Site
 from gnomon.writer import Writer
@@ -80,7 +82,7 @@ class Stater:
             gather = Gather(self.model, [Site.parse(s) for s in self.how.sites], self.how.positions, self.how.dtype)
             halved: list[int] = []
             questions = self.questions(lines)
-            said = self._said(questions, self.how, gather, halved)
+            said = self._said(questions, lines, self.how, gather, halved)
             out = [
                 _line(line, self.how, question, stated)
                 for question, stated in zip(questions, said, strict=True)
@@ -108,7 +110,10 @@ class Stater:
         found = [Question(asked, tuple(rows)) for asked, rows in held.values()]
         return sorted(found, key=lambda q: (len(q.asked[self.how.orders[0]].tokens), q.rows[0][0]))
 
-    def _said(self, questions: Sequence[Question], how: Stating, gather: Gather, halved: list[int]) -> list[Stated]:
+    def _said(
+        self, questions: Sequence[Question], lines: Mapping[int, dict[str, Any]], how: Stating, gather: Gather,
+        halved: list[int],
+    ) -> list[Stated]:  # fmt: skip
         model = self.model
 
         def work(some: Sequence[Question]) -> list[Stated]:
@@ -116,7 +121,7 @@ class Stater:
                 return read_batch(model, some, how, gather)
             if how.ask == "verbalised":
                 return state_batch(model, some, how, gather)
-            return sample_batch(model, self.task, some, how, lines_of(self.source, [q.rows[0][0] for q in some], True))
+            return sample_batch(model, self.task, some, how, lines)
 
         lengths = [len(q.asked[how.orders[0]].tokens) for q in questions]
         batches = plan(lengths, how.batch_size, len(questions))[0] if questions else []
@@ -130,7 +135,7 @@ class Stater:
         out: list[dict[str, Any]] = []
         for i, filler in enumerate(FILLERS):  # one by one: no neighbour moves a number
             question = self.questions({i: lines[i]})[0]
-            said = self._said([question], bare, nothing, [])[0]
+            said = self._said([question], lines, bare, nothing, [])[0]
             out.append({"filler": filler, "prompt": question.asked[self.how.orders[0]].prompt, "text": said.text,
                         "confidence": said.confidence, "normal": said.normal, "reversed": said.reversed,
                         "mass": said.mass, "probs": said.probs})  # fmt: skip
@@ -145,11 +150,23 @@ class Stater:
 def lines_of(source: Path, rows: Sequence[int], graded: bool = False) -> dict[int, dict[str, Any]]:
     """Lines of the generations table by row, in ascending order; `graded` adds what a task's grade needs."""
     columns = [*COLUMNS, *(QUESTION_COLUMNS if graded else ())]
-    table = pq.read_table(source / "generations", columns=columns,
-                          filters=[("row", ">=", min(rows)), ("row", "<=", max(rows))])  # fmt: skip
     wanted = set(rows)
-    found = {int(line["row"]): line for line in table.to_pylist() if line["row"] in wanted}
+    stamp = (source / META).stat().st_mtime_ns  # a folder may be made anew while this process lives
+    files = [f for f, low, high in _ranges(source, stamp) if low <= max(wanted) and high >= min(wanted)]
+    parts = [pq.read_table(f, columns=columns, filters=[("row", "in", wanted)]) for f in files]
+    found = {int(line["row"]): line for part in parts for line in part.to_pylist()}
     return dict(sorted(found.items()))
+
+
+@functools.lru_cache(maxsize=4)
+def _ranges(source: Path, stamp: int) -> list[tuple[Path, int, int]]:
+    """Files of the generations table with the first and the last row in each: a shard reads those it needs."""
+    out = []
+    for path in sorted((source / "generations").glob("*.parquet")):
+        rows = pq.read_table(path, columns=["row"]).column("row").to_numpy()
+        if len(rows):
+            out.append((path, int(rows.min()), int(rows.max())))
+    return out
 
 
 def _line(line: Mapping[str, Any], how: Stating, question: Question, stated: Stated) -> dict[str, Any]:
