@@ -127,6 +127,13 @@ def test_cosines_row_by_row():
     assert abs(row_cosines(x, y, centred=True).mean()) < 0.2
 
 
+def test_counts_are_copies_of_rows():
+    x, y = related(12, 5, 6)
+    counts = np.array([2, 0, 1, 3, 1, 1, 0, 2, 1, 1, 1, 1])
+    copies = np.repeat(np.arange(12), counts)
+    assert Pairs(x, y).plain(counts[None])[0] == pytest.approx(linear_cka(x[copies], y[copies]), rel=1e-9)
+
+
 # ---------------------------------------------------------------- intervals and the null
 
 

@@ -178,6 +178,6 @@ def _rules(nested: bool) -> list[Block]:
         "CKA: linear, debiased, over pairs of rows of different groups. Probes: ridge, the penalty by cross-"
         "validation; the site by how well both read their own pass. Rules, fixed beforehand. A probe reads the other "
         "pass: the interval of its rank correlation lies above 0 and shuffles are beaten (p <= .05). The stated "
-        "difference knows more: the interval of its increment lies above 0 and that of its partial correlation leaves 0 out; "
-        f"no evidence: the increment's ends below {SMALL} and the partial one's holds 0.", kind="method",
+        "difference knows more: the interval of its increment lies above 0 and that of its partial correlation leaves "
+        f"0 out; no evidence: the increment's ends below {SMALL} and the partial one's holds 0.", kind="method",
     )]  # fmt: skip
