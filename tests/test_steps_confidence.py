@@ -252,21 +252,21 @@ def test_confidence_equals_a_direct_computation(passes, family):
 
 
 def test_texts_are_scored_like_a_continuation(base, tmp_path):
-    bins = {"texts": ["low", "mid", "top"], "midpoints": [0, 60, 100]}
-    found = asked(base["llama"], tmp_path, scoring="likelihood", bins=bins, normalise="none", batch_size=5,
-                  capture={"sites": "resid_post.2", "positions": ["last"]}, content_free=False)  # fmt: skip
-    model, table = model_of("llama"), found.table("confidence")
-    assert table["text"].nunique() > 1
-    for line in table.iloc[::3].to_dict("records"):
+    found = asked(base["llama"], tmp_path, scoring="likelihood", batch_size=5, content_free=False,
+                  capture={"sites": "resid_post.2", "positions": ["last"]})  # fmt: skip
+    model, table, bins = model_of("llama"), found.table("confidence"), scale("self", None, None, "likelihood")
+    assert table["text"].nunique() > 2
+    for line in table.iloc[::4].to_dict("records"):
+        assert line["prompt"].endswith("80-90%\n90-100%\nAnswer:")
         prompt = model.tokenize(line["prompt"])
-        tails = [model.encode_text(" " + text) for text in bins["texts"]]
-        total = [float(x.sum()) for x in model.logprobs([prompt + t for t in tails], [len(prompt)] * 3)]
-        p = np.exp(np.array(total) - max(total))
-        assert line["normal"] == pytest.approx(float(p @ [0, 0.6, 1] / p.sum()), rel=1e-3)
-        best = tails[bins["texts"].index(line["text"])]
+        tails = [model.encode_text(" " + text) for text in bins.texts]
+        mean = np.array([x.mean() for x in model.logprobs([prompt + t for t in tails], [len(prompt)] * 8)], np.float64)
+        p = np.exp(mean - mean.max())
+        assert line["normal"] == pytest.approx(float(p @ np.array(bins.midpoints) / p.sum()), rel=1e-3)
+        best = tails[bins.texts.index(line["text"])]
         assert line["token_ids"].tolist() == prompt + best
         alone = model.forward([prompt + best], read=["resid_post.2"]).values("resid_post.2")[-1]
-        np.testing.assert_allclose(found.activations("resid_post.2@last").row(line["row"]), alone.numpy(), atol=1e-4)
+        np.testing.assert_allclose(found.activations("resid_post.2@last").row(line["row"]), alone.numpy(), atol=2e-4)
 
 
 def test_one_order_alone_is_that_order(base, passes, tmp_path):
