@@ -12,14 +12,13 @@ from gnomon.blocks import Text
 from gnomon.errors import UserError
 from gnomon.report.resolve import check as unresolved
 from gnomon.report.resolve import render_text
-from gnomon.step import Context, Cost, Inputs, ModelSpec, Planning
+from gnomon.step import _FACTS, Context, Cost, Inputs, ModelSpec, Planning
 from gnomon.steps.emergence import Emergence
 from gnomon.store import Artifact
 from gnomon.writer import Writer
 from tests import synthetic
 from tests.confidence_study import Sure, make, rows, save_pass
 from tests.stepping import data_files
-from tests.tiny import tiny_folder
 
 QUICK = {"permutations": 19, "draws": 200}
 APART = Sure(n=200, layers=6, d=8, says=0, mood=1, layer_knows=1, layer_states=4, knows=4, strength=3)
@@ -164,10 +163,11 @@ def test_the_same_inputs_give_the_same_bytes(study, planted):
 def plan(*sites: str, **passes: tuple[str, ...]) -> Planning:
     costs = {"generations": Cost(rows=10)} | ({"activations": Cost(sites=sites)} if sites else {})
     costs |= {name: Cost(sites=there) for name, there in passes.items()}
-    return Planning(ModelSpec(str(tiny_folder("llama"))), 0, costs, {name: {"ask": name} for name in passes})
+    return Planning(ModelSpec("none"), 0, costs, {name: {"ask": name} for name in passes})
 
 
-def test_what_cannot_work_is_refused_before_any_work():
+def test_what_cannot_work_is_refused_before_any_work(monkeypatch):
+    monkeypatch.setitem(_FACTS, ModelSpec("none"), {"n_layers": 2})
     here = ("resid_post.0@last_prompt", "resid_post.1@last_prompt")
     Emergence().check(plan(*here))
     Emergence(of="self", targets=["self", "correct"]).check(plan(self=here))

@@ -41,6 +41,16 @@ def explained(predicted: np.ndarray, y: np.ndarray, weights: np.ndarray | None =
     return (deviance if np.isin(y, (0, 1)).all() else stats.r2)(predicted, y, weights)
 
 
+def explained_columns(predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """`explained` of each column of predictions `[n, m]`: `[m]`."""
+    target = y[:, None]
+    if np.isin(y, (0, 1)).all():
+        share = float(np.clip(y.mean(), 1e-300, 1 - 1e-16))
+        least = -len(y) * (share * np.log(share) + (1 - share) * np.log(1 - share))
+        return 1 - (np.logaddexp(0.0, predicted) - target * predicted).sum(axis=0) / least
+    return 1 - ((predicted - target) ** 2).sum(axis=0) / max(float(((y - y.mean()) ** 2).sum()), 1e-300)
+
+
 def score_rows(of: Explained, setting: Setting, split: str) -> list[dict[str, Any]]:
     """Lines of the table: by block and kind (alone, together, adds, partial), each with interval, control and p."""
     widen = float(np.sqrt(1 + setting.folds / (setting.folds - 1))) if split == "cv" else 1.0
@@ -51,7 +61,9 @@ def score_rows(of: Explained, setting: Setting, split: str) -> list[dict[str, An
     metrics: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
         loss: lambda f, w: explained(f, of.y, w)
     }
+    columns: dict[str, Callable[[np.ndarray], np.ndarray]] = {loss: lambda f: explained_columns(f, of.y)}
     if of.binary:
+        columns["auroc"] = lambda f: nulls.auroc_columns(f, of.y, of.folds)
         metrics["auroc"] = lambda f, w: stats.auroc(f, truth, w, of.folds)
     order = nulls.permuted(np.arange(len(of.y)), of.groups, SWAPS, [setting.seed, 41], of.folds)
     out = []
@@ -72,12 +84,10 @@ def score_rows(of: Explained, setting: Setting, split: str) -> list[dict[str, An
         before: tuple[float, np.ndarray] | None = None
         for name in of.order:
             value, drawn = float(score(of.alone[name], None)), score(of.alone[name], weights)
-            null = np.array([float(score(of.alone[name][at], None)) for at in order.T])
-            line(name, "alone", metric, value, drawn, null)
+            line(name, "alone", metric, value, drawn, columns[metric](of.alone[name][order]))
             whole, wholes = float(score(of.together[name], None)), score(of.together[name], weights)
-            null = np.array([float(score(of.together[name][at], None)) for at in order.T])
-            line(name, "together", metric, whole, wholes, null)
-            nulled = np.array([float(score(f, None)) for f in of.swapped[name].T])
+            line(name, "together", metric, whole, wholes, columns[metric](of.together[name][order]))
+            nulled = columns[metric](of.swapped[name])
             if before is not None:
                 line(name, "adds", metric, whole - before[0], wholes - before[1], nulled - before[0])
             elif metric == loss:  # over the best constant, which explains nothing
