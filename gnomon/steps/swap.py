@@ -131,7 +131,7 @@ class Swap(Step):
         behind = {"answer": max(1.0, text - question - said), "confidence": 1.0, RANDOM: text / 2}
         tail = sum(behind[p] for p in self.positions)
         orders = 2 if self.orders == "pass" and options.get("orders", "both") == "both" else 1
-        bins = 40 if options.get("scoring") == "likelihood" else 0  # tokens of the bins' texts, run through all blocks
+        bins = self._bins(plan, options)
         own = (said + question / 2) * self.answer
         one = sum((n - 1 - layer) / n * (orders * tail + own) + len(self.positions) * orders * bins for layer in swept)
         tested = len(self.positions) / 2 * (orders * (tail / 2 + 2 * bins) + own)
@@ -143,6 +143,20 @@ class Swap(Step):
             memory_bytes=int(3 * self.batch_size * text * width), disk_bytes=60 * 8 * len(swept) * self.pairs,
             splits=source.splits,
         )  # fmt: skip
+
+    @staticmethod
+    def _bins(plan: Planning, options: Mapping[str, Any]) -> int:
+        """Tokens of the bins' texts that run behind every swap, through all blocks; letters need none."""
+        if options.get("scoring") != "likelihood":
+            return 0
+        from gnomon.models import load_tokenizer
+        from gnomon.models.tokens import encode_text
+        from gnomon.rows.confidence_scale import Bins, scale
+
+        bins = options.get("bins")
+        texts = scale(options.get("ask", "self"), Bins(**bins) if bins else None, None, "likelihood").texts
+        tokenizer = load_tokenizer(plan.model.name, plan.model.revision)
+        return sum(len(encode_text(tokenizer, " " + text)) - 1 for text in texts)
 
     # ---------------------------------------------------------------- the work
 
