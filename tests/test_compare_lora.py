@@ -134,6 +134,9 @@ def test_an_adapter_of_another_base_is_refused_before_any_work(tmp_path: Path):
     with pytest.raises(UserError, match=rf"the adapter adapter was trained on '.*llama-.*', not on '{other}'"):
         run({"model": str(other), "device": "cpu", "steps": [step]}, tmp_path / "study")
     assert not (tmp_path / "study").exists()
+    (adapter / "adapter_config.json").write_text("{")
+    with pytest.raises(UserError, match="is not readable"):
+        run({"model": str(other), "device": "cpu", "steps": [step]}, tmp_path / "study")
 
 
 def test_a_pass_is_no_side_and_a_side_must_be_there(tmp_path: Path):

@@ -205,3 +205,12 @@ def test_a_study_without_answers(tmp_path: Path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UserError, match="step generate"):
         export_study(tmp_path, "introspection")
+
+
+def test_the_page_names_every_file_and_field(out: Path):
+    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text().split("## introspection")[1]
+    for path in out.rglob("*.*"):
+        assert path.name in page or re.fullmatch(r"activations_layer_\d\d\.npy", path.name), path.name
+    for name in ("mcq", "self_conf"):
+        missing = [f for f in records(out, name)[0] if not re.search(rf"\b{f}\b", page)]
+        assert not missing

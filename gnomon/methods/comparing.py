@@ -99,8 +99,9 @@ def compared(metric: str, score: Score, of: Pair, setting: Setting, signal: str 
         observed, null = swapped(score, of, setting)
         p = nulls.p_value(observed, null, "two-sided")
         lines[-1]["p"] = p
-        low, high = np.quantile(null[np.isfinite(null)], (0.025, 0.975)) if np.isfinite(null).any() else (np.nan,) * 2
-        lines.append(common | {"side": "difference", "control": "swapped", "value": float(np.nanmean(null)),
+        known = null[np.isfinite(null)]
+        middle, low, high = (known.mean(), *np.quantile(known, (0.025, 0.975))) if len(known) else (np.nan,) * 3
+        lines.append(common | {"side": "difference", "control": "swapped", "value": float(middle),
                                "ci_low": float(low), "ci_high": float(high),
                                "note": f"{setting.permutations} times a fair coin a group"})  # fmt: skip
     return lines
@@ -148,9 +149,10 @@ def agreement(c_a: np.ndarray, c_b: np.ndarray, groups: np.ndarray, setting: Set
     scale = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
     moved = nulls.permuted(ranks[1], groups, count, [setting.seed, 44])
     null = ranks[0] @ moved / scale if scale > 0 else np.full(count, np.nan)
-    low, high = np.nanquantile(null, (0.025, 0.975)) if np.isfinite(null).any() else (np.nan, np.nan)
+    known = null[np.isfinite(null)]
+    middle, low, high = (known.mean(), *np.quantile(known, (0.025, 0.975))) if len(known) else (np.nan,) * 3
     line = _line("agreement", "both", found, len(c_a), k) | {"rows": "all", "p": nulls.p_value(found.value, null)}
-    control = stats.Interval(float(np.nanmean(null)), float(low), float(high), f"{len(null)} shuffles of the pairing")
+    control = stats.Interval(float(middle), float(low), float(high), f"{len(null)} shuffles of the pairing")
     return [line, _line("agreement", "both", control, len(c_a), k) | {"rows": "all", "control": "shuffled"}]
 
 

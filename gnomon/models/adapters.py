@@ -40,7 +40,11 @@ def _last(name: str) -> str:
 
 def check_base(folder: Path, source: Source) -> None:
     """UserError, naming both models, where the adapter was trained on another one than `source`."""
-    base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    config = folder / "adapter_config.json"
+    try:
+        base = json.loads(config.read_text()).get("base_model_name_or_path")
+    except (ValueError, AttributeError, OSError) as error:
+        raise UserError(f"{config} is not readable ({error})", "the JSON that peft wrote") from None
     known = {_last(n) for n in (source.name, str(source.folder), *source.aliases)}
     if base and _last(str(base)) not in known:
         raise UserError(

@@ -127,16 +127,19 @@ def peek(
 ) -> dict[str, Any]:
     """Facts of a model without loading its weights: sizes, `parameters`, `family`, `memory_bytes`, `fingerprint`;
     `context` is the longest text in tokens, None where the configuration does not say."""
-    from gnomon.models.adapters import adapter_folder
+    from gnomon.models.adapters import adapter_folder, check_base
 
     if dtype not in BYTES:
         raise unknown("dtype", dtype, BYTES)
     source = resolve(name, revision)
+    lora = adapter_folder(adapter) if adapter else None
+    if lora is not None:
+        check_base(lora, source)  # a plan refuses it, before any work
     config = _config(source.folder)
     count = parameters(source.folder)
     heads, width = config.num_attention_heads, config.hidden_size
     inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * width
-    known = hashes(source, adapter_folder(adapter) if adapter else None)
+    known = hashes(source, lora)
     return {
         "name": name,
         "family": family_of(config).name,
