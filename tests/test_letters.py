@@ -6,6 +6,7 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from gnomon.blocks import Text
 from gnomon.causal.items import task_items
 from gnomon.errors import UserError
+from gnomon.models import load_tokenizer
 from gnomon.models.tokens import encode_text
 from gnomon.report.resolve import render_text
 from gnomon.rows.letter_bias import letter_blocks, letter_table
@@ -35,19 +37,17 @@ SMOL = "smollm2-135m"
 def test_log_p_of_a_letter_sums_its_variants_over_the_whole_vocabulary(letters: tuple[str, ...]) -> None:
     import torch
 
-    model = tiny_model("qwen2")
-    logits = torch.tensor(np.random.default_rng(0).normal(0, 3, (5, model.d_vocab)))
-    found = letter_logprobs(model, logits, letters)
+    model = SimpleNamespace(tokenizer=load_tokenizer(SMOL))
+    logits = torch.tensor(np.random.default_rng(0).normal(0, 3, (3, 49152)))
+    found = letter_logprobs(model, logits, letters)  # pyright: ignore[reportArgumentType]
     p = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(-1, keepdims=True)
-    want = np.stack([sum(p[:, i] for i in letter_variants(model, letter)) for letter in letters], -1)
-    np.testing.assert_allclose(np.exp(found), want, rtol=1e-12)
+    said = [[encode_text(model.tokenizer, text)[0] for text in (letter, " " + letter)] for letter in letters]
+    np.testing.assert_allclose(np.exp(found), np.stack([p[:, ids].sum(-1) for ids in said], -1), rtol=1e-12)
     assert found.dtype == np.float64
     assert (np.exp(found).sum(-1) < 1).all()
 
 
 def test_both_spellings_count_in_a_vocabulary_that_has_both() -> None:
-    from gnomon.models import load_tokenizer
-
     tokenizer = load_tokenizer("smollm2-135m")
     assert letter_variants(tokenizer, "B") == sorted({*encode_text(tokenizer, "B"), *encode_text(tokenizer, " B")})
     assert len(letter_variants(tokenizer, "B")) == 2
@@ -93,15 +93,16 @@ def ten(name: str, **options: Any) -> tuple[Generate, pd.DataFrame, Any, Path]:
     return step, artifact.table("generations"), spec_of(name).load(), artifact.path
 
 
-def plain_logp(model: Any, ids: list[int]) -> np.ndarray:
-    """log p of every token after every prefix, from the untouched Hugging Face model: `[tokens, d_vocab]` float64."""
+def plain_logp(model: Any, ids: list[int], first: int) -> np.ndarray:
+    """log p of every token after the prefixes that end at `first` or later, from the untouched Hugging Face model:
+    `[len(ids) - first, d_vocab]` float64."""
     import torch
 
     with torch.no_grad():
-        return torch.log_softmax(model.hf(torch.tensor([ids])).logits[0].double(), -1).numpy()
+        return torch.log_softmax(model.hf(torch.tensor([ids])).logits[0, first:].double(), -1).numpy()
 
 
-@pytest.mark.parametrize("name", ["qwen2", "gpt2", SMOL])
+@pytest.mark.parametrize("name", ["gpt2", SMOL])
 def test_likelihood_scores_are_those_of_whole_sequences_one_by_one(name):
     _, table, model, _ = ten(name)
     right = 0
@@ -110,20 +111,20 @@ def test_likelihood_scores_are_those_of_whole_sequences_one_by_one(name):
         scores = []
         for choice in line["choices"]:
             said = model.tokenizer(" " + choice, add_special_tokens=False)["input_ids"]
-            logp = plain_logp(model, prompt + said)
-            scores.append(np.mean([logp[len(prompt) - 1 + k, token] for k, token in enumerate(said)]))
+            logp = plain_logp(model, prompt + said, len(prompt) - 1)
+            scores.append(np.mean([logp[k, token] for k, token in enumerate(said)]))
         np.testing.assert_allclose(line["scores"], scores, atol=2e-4)
         right += line["choices"][int(np.argmax(scores))] == line["target"]
     assert sum(map(bool, table["label"])) == right
 
 
-@pytest.mark.parametrize("name", ["qwen2", "gpt2", SMOL])
+@pytest.mark.parametrize("name", ["qwen2", "gpt2"])
 def test_letter_scores_are_those_of_the_next_token_of_the_prompt(name):
     _, table, model, _ = ten(name, scoring="letters")
     for line in table.to_dict("records"):
         meta, prompt = json.loads(line["meta"]), line["token_ids"][: line["prompt_len"]].tolist()
         assert prompt == model.tokenizer(line["prompt"])["input_ids"]
-        p = np.exp(plain_logp(model, prompt)[-1])
+        p = np.exp(plain_logp(model, prompt, len(prompt) - 1)[0])
         ids = [[i for text in (letter, " " + letter) if len(i := encode_text(model.tokenizer, text)) == 1]
                for letter in "ABCD"]  # fmt: skip
         mass = np.array([sum(p[i[0]] for i in each) for each in ids])
@@ -145,7 +146,7 @@ def test_activations_are_kept_at_the_prompts_end_and_at_the_letter(tmp_path):
     model = tiny_model("llama")
     capture: Any = {"sites": ["resid_post.1", "resid_post.3"], "positions": ["last_prompt", "last", "answer", "all"]}
     step = Generate(
-        task={"elements_choice": {"scoring": "letters", "rotations": 2}}, n=6, batch_size=4, capture=capture
+        task={"elements_choice": {"scoring": "letters", "rotations": 2}}, n=14, batch_size=4, capture=capture
     )
     artifact = made(step, tmp_path, spec_of("llama"))
     for line in artifact.table("generations").to_dict("records"):
@@ -255,10 +256,10 @@ def test_the_report_warns_of_chance_of_a_letter_that_takes_all_and_of_no_mass(tm
 
 
 def test_warnings_of_chance_are_rare_where_the_model_knows_and_common_where_not(tmp_path):
-    chance = [found(letter_table(answers(0.25, n=60, seed=s))) for s in range(30)]
-    known = [found(letter_table(answers(0.6, n=60, seed=s))) for s in range(30)]
+    chance = [found(letter_table(answers(0.25, n=60, seed=s))) for s in range(8)]
+    known = [found(letter_table(answers(0.6, n=60, seed=s))) for s in range(8)]
     warned = [sum(t["all", "accuracy"]["ci_low"] <= 0.25 for t in tables) for tables in (chance, known)]
-    assert warned[0] >= 27
+    assert warned[0] >= 7
     assert warned[1] == 0
 
 
