@@ -157,6 +157,17 @@ def test_the_same_inputs_give_the_same_bytes(study, planted):
     assert data_files(emerged(*study, "again")) == data_files(planted)
 
 
+def test_the_embedding_comes_before_layer_0(tmp_path):
+    table, _ = rows(Sure(n=60))
+    rng = np.random.default_rng(0)
+    acts = {(s, "last_prompt"): rng.normal(size=(60, 3)).astype(np.float32) for s in ("resid_post.0", "embed")}
+    acts["embed", "last_prompt"][:, 0] += 9 * table["difficulty"].to_numpy()
+    source = synthetic.save(tmp_path, table, acts)
+    found = emerged(tmp_path, {"generate": source}, targets=["difficulty"])
+    assert cell(found, "difficulty", "first site")["site"] == "embed"
+    assert cell(found, "difficulty", "emergence")["value"] == -1
+
+
 # ---------------------------------------------------------------- refusals
 
 
