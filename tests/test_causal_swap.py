@@ -191,9 +191,11 @@ def test_a_random_place_is_equally_far_from_the_end_and_none_of_the_named_ones()
 
 
 def swaps(
-    effect: dict[str, list[float]], pairs: int = 12, noise: float = 0.02, seed: int = 0, measure: str = "confidence"
-) -> pd.DataFrame:
-    """Swaps whose donors of other confidence move a share `effect[position][layer]` of the gap, plus noise."""
+    effect: dict[str, list[float]], pairs: int = 12, noise: float = 0.02, seed: int = 0, measure: str = "confidence",
+    anyway: float = 0.0,
+) -> pd.DataFrame:  # fmt: skip
+    """Swaps whose donors of other confidence move a share `effect[position][layer]` of the gap, and all donors the
+    share `anyway`, plus noise."""
     rng = np.random.default_rng(seed)
     lines = []
     for position, by_layer in effect.items():
@@ -201,7 +203,8 @@ def swaps(
             for pair in range(pairs):
                 ends = np.random.default_rng([seed, pair]).uniform([0.6, 0.1], [0.9, 0.4])
                 for way, own, other in (("up", ends[1], ends[0]), ("down", ends[0], ends[1])):
-                    for donors, to in (("other", share * (other - own)), ("same", 0.0)):
+                    drift = anyway * (other - own)
+                    for donors, to in (("other", share * (other - own) + drift), ("same", drift)):
                         lines.append({
                             "set": "sweep", "measure": measure, "position": position, "layer": layer, "pair": pair,
                             "way": way, "donors": donors, "recipient": 2 * pair + (way == "up"), "donor": 0, "at": 1,
@@ -229,6 +232,18 @@ def test_planted_shares_are_found_with_their_verdicts():
     assert sorted(sure["way"]) == ["both", "down", "up"]
     assert np.allclose(sure["value"], 0.9, atol=0.1), "an unsure recipient goes up, a sure one down: both toward"
     assert chosen_layers(table) == {("confidence", "answer"): 0, ("confidence", "confidence"): 2}
+
+
+def test_what_any_donor_does_is_no_effect():
+    table = effect_rows(swaps({"answer": [0.0, 0.5], RANDOM: [0.0] * 2}, anyway=0.4), "sweep", 0.1, 500, 0)
+    kinds = {(r["layer"], r["kind"]): r for r in records(pick(table, position="answer", way="both"))}
+    assert kinds[0, "other"]["value"] == pytest.approx(0.4, abs=0.05)
+    assert kinds[0, "same"]["value"] == pytest.approx(0.4, abs=0.05)
+    assert kinds[0, "excess"]["value"] == pytest.approx(0.0, abs=0.05)
+    assert kinds[0, "excess"]["verdict"] == STILL
+    assert kinds[1, "other"]["value"] == pytest.approx(0.9, abs=0.05)
+    assert kinds[1, "excess"]["value"] == pytest.approx(0.5, abs=0.05)
+    assert kinds[1, "excess"]["verdict"] == MOVES
 
 
 def test_q_is_of_claims_and_random_places_are_a_family_of_their_own():
