@@ -20,7 +20,7 @@ from gnomon.rows.confidence_scale import Bins, read, scale, scale_of
 from gnomon.rows.confidence_table import CONFIDENCE
 from gnomon.rows.letters import letter_variants
 from gnomon.rows.stating import parse_percent
-from gnomon.rows.stating_samples import alike, answer_in
+from gnomon.rows.stating_samples import OUTSIDE, alike, answer_in
 from gnomon.step import Cost, Inputs, ModelSpec, Planning
 from gnomon.steps.confidence import Confidence
 from gnomon.steps.generate import Generate
@@ -425,6 +425,8 @@ def test_samples_of_a_choice_are_read_as_one_of_the_options():
     assert answer_in(task, line, " Paris is it") == alike("Paris")
     assert answer_in(task, line, "the answer is C") == alike("New York")
     assert answer_in(task, line, "no idea") is None
+    assert answer_in(task, line, " ") is None
+    assert answer_in(task, line, " Karakorum.") == OUTSIDE
     assert alike("-5") != alike("5")
     assert alike("2,125.0") == alike("2125")
     assert alike("Nuku'alofa") == alike("nukualofa")
@@ -570,15 +572,17 @@ def test_the_cost_is_near_what_it_takes(base, passes):
     plan = planning(rows=28, prompt_tokens=int(rows["prompt_len"].sum()), new_tokens=new)
     found, table = Confidence(capture=KEPT).cost(plan), passes["llama"].table("confidence")
     free = [len(model_of("llama").tokenize(text)) for text in passes["llama"].table("content_free")["prompt"][:3]]
-    real = 2 * (28 / len(table) * table["prompt_len"].sum() + sum(free))
+    heads = [len(model_of("llama").tokenize(text.partition("A. 0")[0])) for text in table["prompt"]]  # run once
+    real = 28 / len(table) * (2 * table["prompt_len"].sum() - sum(heads)) + 2 * sum(free)
     assert found.forward_tokens == pytest.approx(real, rel=0.15)
     files = passes["llama"].meta["files"]
     held = sum(f["bytes"] for name, f in files.items() if name.startswith("activations/"))
     assert found.disk_bytes == pytest.approx(28 / len(table) * held, rel=0.2)
     assert "resid_post.3@answer" in found.sites
     assert Confidence(only="test").cost(plan).rows == 14
-    more = Confidence(ask="consistency", samples=5).cost(plan)
-    assert more.forward_tokens > 5 * plan.inputs["generations"].prompt_tokens
+    more, prompts = Confidence(ask="consistency", samples=5).cost(plan), plan.inputs["generations"].prompt_tokens
+    assert more.new_tokens == 28 * 5 * Letters().max_new_tokens
+    assert prompts < more.forward_tokens - more.new_tokens <= 2 * prompts
 
 
 def test_rounds_are_refused_where_the_plan_could_not_see_them(base, tmp_path, monkeypatch):

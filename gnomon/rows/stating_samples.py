@@ -4,8 +4,8 @@ arXiv 2203.11171; as a confidence: Lyu et al. 2024, arXiv 2402.13904).
     confidence = samples that agree with the answer / samples whose answer could be read
 
 A sample's answer is read by the task's own grading; where the task scores choices, the sample is read as one of them,
-by its words or its letter. Answers agree when they are the same number, or alike with case, accents and punctuation
-folded away.
+by its words or its letter, and one that names none of them (the options may not have been shown) does not agree.
+Answers agree when they are the same number, or alike with case, accents and punctuation folded away.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gnomon.models.sampling import noise
 from gnomon.rows.confidence_prompts import Asked, messages_in
 from gnomon.rows.confidence_read import Question, Stated, Stating
 from gnomon.tasks.numerals import exact
+from gnomon.tasks.parsing import is_refusal
 from gnomon.tasks.parsing_choices import parse_choice
 from gnomon.tasks.parsing_names import folded
 from gnomon.types import Example, Prompt
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from gnomon.models.cache import KVCache
     from gnomon.models.model import Model
 
+OUTSIDE = "none of the options"
+"""What a sample says that is an answer, and not one of the choices."""
 QUESTION_COLUMNS = ("prompt_hash", "target", "choices", "difficulty")
 
 
@@ -88,7 +91,9 @@ def answer_in(task: Any, line: Mapping[str, Any], text: str) -> str | None:
     choices = list(line["choices"] if line["choices"] is not None else ())
     if task.mode == "choices":
         found = parse_choice(text, choices)
-        return None if found is None else alike(choices[int(found.value)])
+        if found is not None:
+            return alike(choices[int(found.value)])
+        return None if not text.strip() or is_refusal(text) else OUTSIDE
     messages = messages_in(line)
     prompt: Prompt = str(line["prompt"]) if messages is None else tuple(messages)
     difficulty = line["difficulty"]

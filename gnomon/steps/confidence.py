@@ -7,8 +7,9 @@
 
 One step is one pass: table `confidence`, a line a row of the generation under the row's own number, and activations of
 the pass's own prompts: `last_prompt` is the confidence position, `last` the stated letter or text, `answer` the last
-token of the model's own answer inside the prompt, `all` everything. Cost: a forward pass of the prompts in each order
-of the bins; with texts instead of letters also the bins' tokens; samples x (prompt + answer) for consistency.
+token of the model's own answer inside the prompt, `all` everything. Cost: a forward pass of the conversation, and of
+the list of bins in each order; with texts instead of letters also the bins' tokens; prompt + samples x answer for
+consistency.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ class Confidence(Step):
         if self.ask == "consistency":
             prompt = source.prompt_tokens * rows // max(source.rows, 1)
             new = rows * self.samples * self._longest(task)
-            forward = prompt * self.samples + new
+            forward = prompt * (1 - -self.samples // self.batch_size) + new  # a prompt runs once in each of its batches
         elif self.ask == "verbalised":
             new = rows * self._longest(task)
             prompt -= new - rows
@@ -184,7 +185,8 @@ class Confidence(Step):
             texts = 0
             if bins is not None and bins.scoring == "likelihood":
                 texts = rows * sum(len(encode_text(tokenizer, " " + text)) for text in bins.texts)
-            forward = len(self._orders()) * (prompt + texts)
+            opening = base + rows * len(encode_text(tokenizer, self._words().question))  # both orders begin with it
+            forward = len(self._orders()) * (prompt + texts) - (len(self._orders()) - 1) * opening
         if self.content_free and self.ask != "consistency":
             forward += len(FILLERS) * len(self._orders()) * added
         sites = self.capture.expanded(facts["n_layers"]) if self.capture else []
