@@ -144,7 +144,7 @@ def test_the_cost_is_said_before_and_a_full_disk_refused(study: Study, tmp_path:
     assert float(said[1]) * {"kB": 1e3, "MB": 1e6}[said[2]] == pytest.approx(whole, rel=0.1)
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("gnomon.exports.folder.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match="1.0 kB left"):
+    with pytest.raises(UserError, match=r"1\.0 kB left"):
         export_study(study.path, "introspection", tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
