@@ -163,8 +163,7 @@ class Calibration(Step):
         self, out: Writer, made: _Made, increments: list[dict[str, Any]], rows: pd.DataFrame, claims: list[Column],
         problem: news.Problem, facts: list[dict[str, Any]],
     ) -> None:  # fmt: skip
-        dev = np.flatnonzero(problem.split != "test")
-        chosen = news.best(problem.claims, problem.y, dev)
+        chosen = {line["choice"] for line in increments if line["signal"] == news.BEST and line["split"] == "test"}
         known = []
         for c in claims:
             finite = np.isfinite(c.values)
@@ -172,7 +171,7 @@ class Calibration(Step):
             known.append({
                 "signal": c.name, "text": c.text, "kind": c.kind, "probability": c.probability, **count,
                 "missing": int((~finite).sum()), "distinct": len(np.unique(c.values[finite])),
-                "mean": float(c.values[finite].mean()) if finite.any() else np.nan, "best": c is chosen,
+                "mean": float(c.values[finite].mean()) if finite.any() else np.nan, "best": c.name in chosen,
             })  # fmt: skip
         adjusted = pd.DataFrame(made.signals, columns=tables.SIGNALS.names)
         tested = np.asarray((adjusted["metric"] == "auroc") & (adjusted["control"] == ""))
