@@ -130,7 +130,9 @@ def test_a_pass_is_read_at_its_own_positions(study):
     assert cell(found, "self", "emergence")["value"] == 2
     assert not cell(found, "correct", "peak")["rises"]
     headlines = section(found)["headline"]
-    assert any(h.startswith("correct (correctness of the answer) cannot be read at any layer") for h in headlines)
+    assert any(
+        h.startswith("correct (correctness of the answer) is read at no layer beyond its shuffles") for h in headlines
+    )
     assert any("neither leads" in h for h in headlines)
     assert found.table("facts").set_index("fact").loc["of", "text"] == "self"
 

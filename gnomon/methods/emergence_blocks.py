@@ -71,7 +71,7 @@ def _target(table: Any, name: str, rises: bool, few: bool) -> list[Block]:
     metric = METRIC[str(rows.loc[rows["quantity"] == "peak", "metric"].iloc[0])]
     if not rises:
         return [Text(
-            f"{{name}} ({{text}}) cannot be read at any layer: the best, {{site}}, has {metric} {{peak}}, the best "
+            f"{{name}} ({{text}}) is read at no layer beyond its shuffles: the best, {{site}}, has {metric} {{peak}}, the best "
             "layers of shuffled targets {null} on average (p = {p}). So it has no layer of emergence.",
             refs, "headline",
         )]  # fmt: skip
@@ -161,7 +161,9 @@ def _method(few: bool) -> Text:
     return Text(
         "Emergence: the first layer whose score above the mean of its shuffles has {share} of the peak's; only of "
         "targets whose best layer beats the best layers of the shuffles (max-T, p at most .05). Lag: the difference of "
-        f"two such layers, its interval from the same resamples of groups for both. {rows}",
+        f"two such layers, its interval from the same resamples of groups for both. {rows} Shuffles swap whole groups: "
+        "what tells the rows of one group apart (two kinds of question on one thing, say) stays in them, and counts as "
+        "known without the model.",
         {"share": _fact("share", spec=".0%")}, "method",
     )  # fmt: skip
 
