@@ -32,6 +32,7 @@ BEST = "best stated"
 DIFFICULTY, OUTPUT, BOTH = "difficulty", "output", "cheap"
 TOGETHER = "difficulty and output together"
 BEATS, NOT, UNDECIDED = "beats", "does not", "undecided"
+Bases = dict[tuple[Any, ...], np.ndarray]
 COLUMNS = ("signal", "choice", "over", "against", "split", "metric", "control", "value", "ci_low", "ci_high", "p", "q",
            "n", "n_pos", "groups", "selected", "verdict", "note")  # fmt: skip
 
@@ -89,14 +90,8 @@ def best(of: Sequence[Column], y: np.ndarray, rows: np.ndarray) -> Column | None
 
 
 def held_out(
-    of: Problem,
-    signal: Column,
-    train: np.ndarray,
-    choose: np.ndarray,
-    new: np.ndarray,
-    o: Options,
-    bases: dict[tuple[Any, ...], np.ndarray],
-) -> Part:
+    of: Problem, signal: Column, train: np.ndarray, choose: np.ndarray, new: np.ndarray, o: Options, bases: Bases
+) -> Part:  # fmt: skip
     """One signal on rows `new`: the combination learned on `train`, the output signal chosen on `choose`.
 
     `bases` keeps what the cheap ones alone say, for the next signal that is known on the same rows.
@@ -130,7 +125,7 @@ def increment_rows(of: Problem, options: Options, nested: bool) -> list[dict[str
     if chosen is None:
         return []
     out: list[dict[str, Any]] = _nested(of, options, every) if nested else []
-    bases: dict[tuple[Any, ...], np.ndarray] = {}
+    bases: Bases = {}
     for signal in of.claims:
         with threadpool_limits(limits=1):  # the last bits must not depend on the number of cores
             part = held_out(of, signal, fit, dev, test, options, bases)
@@ -149,7 +144,7 @@ def _nested(of: Problem, options: Options, every: np.ndarray) -> list[dict[str, 
 
     def work(i: int) -> tuple[dict[str, Part], str]:
         train, new = every[fold != i], every[fold == i]
-        bases: dict[tuple[Any, ...], np.ndarray] = {}
+        bases: Bases = {}
         parts = {s.name: held_out(of, s, train, train, new, options, bases) for s in of.claims}
         chosen = best(of.claims, of.y, train)
         return parts, chosen.name if chosen is not None else ""
@@ -166,9 +161,6 @@ def _nested(of: Problem, options: Options, every: np.ndarray) -> list[dict[str, 
         out += [line | {"signal": BEST, "selected": True} for line in made] if {signal.name} == set(picks) else []
         out += made
     return out
-
-
-# ---------------------------------------------------------------- lines
 
 
 class _Line:
@@ -232,8 +224,8 @@ def _lines(
             line.ask(f"own {over}", line.values, here)
     line.ask("own", line.values, every)
     whole = [p.combined for p in parts if p.combined is not None]
-    joined = Combined(*(np.concatenate([getattr(c, f) for c in whole]) for f in Combined.__dataclass_fields__)) if (
-        len(whole) == len(parts)) else None  # fmt: skip
+    fields = Combined.__dataclass_fields__ if len(whole) == len(parts) else {}
+    joined = Combined(*(np.concatenate([getattr(c, f) for c in whole]) for f in fields)) if fields else None
     if joined is not None:
         line.ask("together", joined.both, every)
         s, e = residuals(joined, line.y)
