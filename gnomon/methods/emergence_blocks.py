@@ -71,8 +71,8 @@ def _target(table: Any, name: str, rises: bool, few: bool) -> list[Block]:
     metric = METRIC[str(rows.loc[rows["quantity"] == "peak", "metric"].iloc[0])]
     if not rises:
         return [Text(
-            f"{{name}} ({{text}}) is read at no layer beyond its shuffles: the best, {{site}}, has {metric} {{peak}}, the best "
-            "layers of shuffled targets {null} on average (p = {p}). So it has no layer of emergence.",
+            f"{{name}} ({{text}}) is read at no layer beyond its shuffles: the best, {{site}}, has {metric} {{peak}}, "
+            "the best layers of shuffled targets {null} on average (p = {p}). So it has no layer of emergence.",
             refs, "headline",
         )]  # fmt: skip
     refs |= {"layer": _cell(name, "emergence", "value", ".0f", ci=True), "there": _cell(name, "score there")}
