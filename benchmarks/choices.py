@@ -79,7 +79,7 @@ def main() -> int:
     failed = False
     for name, (path, read) in SETS.items():
         raw = {}
-        for line in (data / path).read_text(encoding="utf-8").splitlines():
+        for line in filter(None, (data / path).read_text(encoding="utf-8").split("\n")):
             question, options, target = read(json.loads(line))
             raw[question.strip(), frozenset(o.strip() for o in options)] = (options, target)
         theirs: dict[str, list[tuple[float, int]]] = {}
