@@ -151,4 +151,4 @@ def test_the_section_resolves_and_speaks(carried):
     assert len(said) == 2
     assert "the last token of the model's own answer" in said[0]
     assert f"the confidence position, layer {LAYER}," in said[1]
-    assert all("it moves it; that is" in line for line in said)
+    assert all("verdict: moves it; that is" in line for line in said)

@@ -117,6 +117,15 @@ def test_test_sees_one_layer_a_position(study: Path):
     assert set(pick(effects, set="sweep")["layer"]) == {1, 3}
 
 
+def test_with_one_order_its_own_confidence_counts(study: Path):
+    artifact = run(study, "both", "first_order", orders="first", positions="confidence", answer=False)
+    assert first(artifact.table("facts"), fact="rebuilt")["value"] < 1e-5
+    normal = told(study, "both").table("confidence").set_index("row")["normal"]
+    pairs = artifact.table("pairs")
+    assert np.allclose(pairs["high_confidence"], normal.loc[pairs["high"]])
+    assert np.isfinite(artifact.table("effects")["value"].to_numpy(dtype=float)).all()
+
+
 def test_killed_and_resumed_it_is_the_same(study: Path, monkeypatch):
     whole = swapped(study, "both")
     calls, work = [], Swapper.__call__

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from gnomon.causal.pick import pick
 from gnomon.causal.swap_items import SWAPS, Block, Exchange, Place, Spot, View, spots
 from gnomon.causal.swap_texts import Clean, donated
 from gnomon.step import ModelSpec
@@ -98,3 +99,10 @@ def _number(swap: Exchange, kind: str) -> int:
 def _mean(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One line for all views of a swap; tokens are those of the first."""
     return lines[0] | {key: float(np.mean([line[key] for line in lines])) for key in ("before", "after", "donor_value")}
+
+
+def made_swaps(out: Writer, name: str) -> pd.DataFrame:
+    """The finished swaps of one set."""
+    paths = sorted((out.path / "swaps").glob("*.parquet"))
+    parts = [pd.read_parquet(p) for p in paths] or [pd.DataFrame(columns=SWAPS.names)]
+    return pick(pd.concat(parts, ignore_index=True), set=name)

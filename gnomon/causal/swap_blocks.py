@@ -91,7 +91,7 @@ def _headline(effects: Any, position: str) -> Text:
     text = (
         f"A donor's activation at {PLACES[position]}, layer {{layer}}, moves stated confidence {{other}} of the way to "
         "the donor's, {same} where the donor is as sure as the recipient: {excess} beyond that (test, {pairs} pairs; "
-        "q = {q}): it {verdict}"
+        "q = {q}); verdict: {verdict}"
     )
     if has(effects, **at, kind="beyond"):
         refs |= {
@@ -99,7 +99,7 @@ def _headline(effects: Any, position: str) -> Text:
             "beyond": Ref("effects", at | {"kind": "beyond"}, "value", ".1%", ci=True),
             "against": Ref("effects", at | {"kind": "beyond"}, "verdict", ""),
         }
-        text += "; that is {beyond} more than at a random token of the same texts ({random}): beyond such, it {against}"
+        text += "; that is {beyond} more than at a random token of the same texts ({random}); verdict: {against}"
     return Text(text + ".", refs, "headline")
 
 
@@ -111,8 +111,8 @@ def _answer(effects: Any) -> list[Block]:
     return [Text(
         "The answer: the same donors at the last prompt token of the generation, layer {layer}, change the probability "
         "of the model's own answer by {other}; donors of the recipient's own kind by {same}; the difference {excess} "
-        "(q = {q}): confidence {verdict} there. (Of the former donors {alike} gave the recipient's very answer, of the "
-        "latter {control}.)",
+        "(q = {q}); verdict on the donor's confidence: {verdict}. (Of the former donors {alike} gave the recipient's "
+        "very answer, of the latter {control}.)",
         {"layer": Ref("effects", at | {"kind": "excess"}, "layer", "d"),
          "other": Ref("effects", at | {"kind": "other"}, "value", "+.3f", ci=True),
          "same": Ref("effects", at | {"kind": "same"}, "value", "+.3f", ci=True),

@@ -31,12 +31,14 @@ MAX_ANSWER = 24
 """Tokens of an answer whose probability is measured at most."""
 
 
-def candidates(table: pd.DataFrame, told: Artifact) -> pd.DataFrame:
+def candidates(table: pd.DataFrame, told: Artifact, column: str = "confidence") -> pd.DataFrame:
     """Generation rows that the pass has a confidence for and whose answer can be replayed; `confidence`, `answer_len`.
+
+    `column` of the pass is what counts as stated: `normal` or `reversed` where one order of the bins alone is swapped.
 
     UserError where the pass's rows are not those of this generation.
     """
-    own = told.table("confidence", ("row", "example_id", "confidence"))
+    own = told.table("confidence", ("row", "example_id", column)).rename(columns={column: "confidence"})
     joined = table.drop(columns=["confidence"], errors="ignore").merge(
         own.rename(columns={"example_id": "_example"}), on="row", how="inner"
     )

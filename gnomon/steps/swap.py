@@ -23,11 +23,12 @@ from pydantic import BeforeValidator, Field, field_validator
 from gnomon.blocks import Block
 from gnomon.causal.options import as_tuple
 from gnomon.causal.pick import pick, records
-from gnomon.causal.swap import Swapper
+from gnomon.causal.swap import Swapper, made_swaps
 from gnomon.causal.swap_effects import DEPTH, EFFECTS, chosen_layers, depth_rows, effect_rows
-from gnomon.causal.swap_items import RANDOM, SWAPS, Place, Read, View
+from gnomon.causal.swap_items import RANDOM, Place, Read, View
 from gnomon.causal.swap_items import Block as Shard
 from gnomon.causal.swap_pairs import MAX_ANSWER, PAIRS, answer_view, both_ways, candidates, pairs_of
+from gnomon.causal.swap_texts import divisors
 from gnomon.causal.tables import FACTS
 from gnomon.errors import UserError
 from gnomon.rows.signals import pass_called
@@ -164,7 +165,7 @@ class Swap(Step):
         told = pass_called(inputs, self.using)
         if told.options.get("ask", "self") not in BINNED:
             raise UserError(f"{told.name} asks for {told.options.get('ask')}", f"a pass with bins: {', '.join(BINNED)}")
-        table = candidates(inputs.generations(), told)
+        table = candidates(inputs.generations(), told, self._column(told))
         model = ctx.model()
         parts = [ctx.split(table, "fit", "swap: sweep"), ctx.split(table, "tune", "swap: sweep")]
         sweep = pd.concat(parts, ignore_index=True)
@@ -173,7 +174,7 @@ class Swap(Step):
         every = self.layers(model.n_layers)
         done = self._shards("sweep", pairs, sweep, self._places(dict.fromkeys(self._keys(), every)), told, model)
         self._swap(done, 0, out, ctx, "swap: sweep")
-        swaps = _swaps(out, "sweep")
+        swaps = made_swaps(out, "sweep")
         effects = effect_rows(swaps, "sweep", self.least, self.draws, ctx.seed)
         depth = depth_rows(swaps, self.draws, ctx.seed)
         chosen = chosen_layers(effects)
@@ -184,7 +185,7 @@ class Swap(Step):
         places = self._places({key: (layer,) for key, layer in chosen.items()})
         shards = self._shards("test", tested, test, places, told, model)
         self._swap([*done, *shards], len(done), out, ctx, "swap: test")
-        confirmed = _swaps(out, "test")
+        confirmed = made_swaps(out, "test")
         both = pd.concat([effects, effect_rows(confirmed, "test", self.least, self.draws, ctx.seed)], ignore_index=True)
         every_pair = pd.concat([pairs.assign(set="sweep"), tested.assign(set="test")], ignore_index=True)
         out.table("pairs", every_pair[PAIRS.names], PAIRS)
@@ -211,12 +212,16 @@ class Swap(Step):
                         f"{name} same answer, control": part["same_answer_control"].mean()}  # fmt: skip
         if len(tested):  # whole pairs are flipped, and Holm's correction is over the positions claimed
             out["least p"] = (len(self.positions) - 1) * max(2.0 ** (1 - len(tested)), 1 / (1 + self.draws))
-        if len(swaps) and (self.orders == "pass" or told.options.get("orders", "both") != "both"):
+        if len(swaps):
             stated = table.set_index(table["row"].rename(None))["confidence"]
             own = pick(swaps, measure="confidence")
             again = np.abs(own["before"].to_numpy(dtype=np.float64) - stated.loc[own["recipient"]].to_numpy())
             out["rebuilt"] = float(again.max(initial=0.0))
         return out
+
+    def _column(self, told: Artifact) -> str:
+        """What of the pass counts as stated: with one of two orders that order's own confidence."""
+        return "normal" if self.orders == "first" and told.options.get("orders", "both") == "both" else "confidence"
 
     def _keys(self) -> list[tuple[str, str]]:
         own = [("confidence", p) for p in self.positions if p != RANDOM]
@@ -282,24 +287,10 @@ def stated_views(
                 said, lengths = tuple(letters[shown.index(b)] for b in range(len(scale))), ()
             else:
                 said = tuple(tuple(option_ids(model, asked.prompt, text)) for text in scale.texts)
-                lengths = _lengths(said, scale.texts, str(options.get("normalise", "tokens")))
+                lengths = divisors(said, scale.texts, str(options.get("normalise", "tokens")))
             places = {"confidence": len(asked.tokens) - 1}
             if asked.answer_token is not None:
                 places["answer"] = asked.answer_token
             views.append(View(asked.tokens, Read(said, scale.midpoints, lengths), places))
         out[row] = tuple(views)
     return out
-
-
-def _lengths(tokens: Sequence[Sequence[int]], texts: Sequence[str], how: str) -> tuple[int, ...]:
-    """What each bin's log-likelihood is divided by, as `rows.choose.normalised` does."""
-    if how == "tokens":
-        return tuple(max(len(ids), 1) for ids in tokens)
-    return tuple(max(len(text.strip()), 1) if how == "chars" else 1 for text in texts)
-
-
-def _swaps(out: Writer, name: str) -> pd.DataFrame:
-    """The finished swaps of one set."""
-    paths = sorted((out.path / "swaps").glob("*.parquet"))
-    parts = [pd.read_parquet(p) for p in paths] or [pd.DataFrame(columns=SWAPS.names)]
-    return pick(pd.concat(parts, ignore_index=True), set=name)
