@@ -37,6 +37,8 @@ class Node:
     offers: dict[str, list[Node]] = field(default_factory=dict)
     """By kind: the folders it stands for when `from` names it."""
     external: bool = False
+    weights: str = ""
+    """Fingerprint of the model that ran in it; "" where none did."""
 
     @property
     def roots(self) -> set[Path]:
@@ -71,7 +73,8 @@ def _committed(name: str, path: Path) -> Node:
     writes = tuple(meta["writes"] if step is None else step.writes)
     saved: dict[str, Any] = {k: v for k, v in meta.get("cost", {}).items() if k in Cost.__dataclass_fields__}
     cost = replace(Cost(**saved), sites=tuple(f"{site}@{position}" for site, position in artifact.sites()))
-    node = Node(name, path, str(meta.get("step")), writes, artifact.fingerprint, cost, artifact.options, external=True)
+    node = Node(name, path, str(meta.get("step")), writes, artifact.fingerprint, cost, artifact.options, external=True,
+                weights=str((meta.get("model") or {}).get("fingerprint", "")))  # fmt: skip
     kinds: dict[str, list[Node]] = {}
     for key, record in meta.get("inputs", {}).items():
         neighbour = (path.parent / record["name"]).resolve()
@@ -141,6 +144,7 @@ def resolve(
         if many and kind not in (*step.several, *step.gathers):
             names = ", ".join(node.name for node in chosen[kind])
             raise UserError(f"step {label!r} is given {kind} from {names}", "one of them: this step reads one")
+    _of_one_generation(label, step, chosen)
     return {kind: chosen[kind] for kind in wanted if chosen[kind]}
 
 
@@ -184,6 +188,18 @@ def _gathered(
     generations = {g.path for g in chosen.get("generations", [])}
     owners = [node for node in earlier if kind in node.writes and (not generations or node.roots & generations)]
     return _unique(owners) or _missing(label, kind, required, earlier)
+
+
+def _of_one_generation(label: str, step: Step, chosen: Mapping[str, list[Node]]) -> None:
+    """Refuse what `from` names where it is about other answers than those that are read: rows are joined by number."""
+    own = {node.path.resolve() for node in chosen.get("generations", [])}
+    for kind in step.gathers:
+        for node in chosen.get(kind, []):
+            if own and not own & {path.resolve() for path in node.roots}:
+                raise UserError(
+                    f"step {label!r} is given {kind} from {node.name}, which was made of another generation",
+                    f"{kind} about {chosen['generations'][0].name}", "name that generation, or leave this one out",
+                )  # fmt: skip
 
 
 def _missing(label: str, kind: str, required: bool, earlier: Sequence[Node]) -> list[Node]:

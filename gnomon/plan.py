@@ -67,12 +67,14 @@ def _plan(loaded: Loaded, out: Path, entry: Entry, step: Step, earlier: list[Nod
     if "activations" in kinds:
         sites = tuple(dict.fromkeys(site for node in kinds["activations"] for site in node.cost.sites))
         costs["activations"] = replace(costs["activations"], sites=sites)
-    planning = Planning(spec, loaded.study.seed, costs, {key: node.options for key, node in nodes.items()})
+    options = {key: node.options for key, node in nodes.items()}
+    planning = Planning(spec, loaded.study.seed, costs, options, {key: node.weights for key, node in nodes.items()})
     step.check(planning)
     cost = step.cost(planning)
     writes = tuple(kind for kind in step.writes if kind != "activations" or cost.sites)
     options = step.model_dump(mode="json")
-    node = Node(entry.name, out / entry.name, entry.step, writes, cost=cost, options=options)
+    weights = str(spec.facts()["fingerprint"]) if step.uses_model else ""
+    node = Node(entry.name, out / entry.name, entry.step, writes, cost=cost, options=options, weights=weights)
     node.offers = offers(node, kinds)
     planned = Planned(entry, step, spec, node, kinds, by_option, {})
     planned.identity = identity(planned, loaded.study.seed)

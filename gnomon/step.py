@@ -103,6 +103,8 @@ class Planning:
     """Expected cost (rows, sites, splits) of the earlier step by the kind it writes, and by its name."""
     source_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Options of those same steps, by the same keys."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints of the models that those steps ran, by the same keys; "" where they ran none."""
 
 
 class Inputs:

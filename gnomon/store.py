@@ -258,7 +258,10 @@ class Study:
         return Artifact(self.path / name)
 
     def activations(self, what: str, step: str | None = None) -> Activations:
-        """Activations at "resid_post.20@last", from `step`, or from the one step that has them."""
+        """Activations at "resid_post.20@last", from `step`, or from the one step that has them.
+
+        Those of the answers go before those of confidence passes, which are of other prompts: name a pass by `step`.
+        """
         if step is not None:
             return self[step].activations(what)
         site, _, position = what.partition("@")
@@ -266,6 +269,7 @@ class Study:
         owners = [a for a in self if whole in a.sites()]
         if not owners:
             raise unknown(f"activations in {self.path}", what, sorted({f"{s}@{p}" for a in self for s, p in a.sites()}))
+        owners = [a for a in owners if not a.has("confidence")] or owners
         if len(owners) > 1:
             raise UserError(f"{what} was captured by {', '.join(a.name for a in owners)}", "one step", "pass step=")
         return owners[0].activations(what)

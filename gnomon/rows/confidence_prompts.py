@@ -8,6 +8,7 @@ question, so that the pass does not lean on the model's own answer).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -36,6 +37,8 @@ CHAT_END = {
     "likelihood": "Answer with one of these only.",
     "verbalised": "Answer with the number only.",
 }
+HELD = "\u2042 answer \u2042"
+"""Stands for the answer where its place in a chat is looked for."""
 FILLERS = ("N/A", "[MASK]", "...")
 """Contents without content (Zhao et al. 2021, arXiv 2102.09690, section 5): what a pass says when it knows nothing."""
 
@@ -65,9 +68,11 @@ class Wording:
         text = self.question
         if self.scale is not None and "{options}" not in text:
             text += "\n{options}"
-        text = text.replace("{question}", question).replace("{answer}", answer)
+        filled = {"question": question, "answer": answer}
         if self.scale is not None:
-            text = text.replace("{options}", self.scale.listing(reverse))
+            filled["options"] = self.scale.listing(reverse)
+        # at once, so that a brace in the question itself is left alone
+        text = re.sub(r"\{(question|answer|options)\}", lambda found: filled.get(found[1], found[0]), text)
         kind = "verbalised" if self.scale is None else self.scale.scoring
         return f"{text}\n{CHAT_END[kind] if chat else self.end}"
 
@@ -128,11 +133,26 @@ def ask_about(tokenizer: Any, line: Mapping[str, Any], words: Wording, reverse: 
         return _tokens(tokenizer, f"{before}{said}\n\n{asked}", len(before) + kept)
     begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
     prompt = (*messages, {"role": "assistant", "content": begun + said}, {"role": "user", "content": asked})
+    return _tokens(tokenizer, prompt, _turn_end(tokenizer, prompt, begun + said[:kept]))
+
+
+def _turn_end(tokenizer: Any, prompt: tuple[Mapping[str, str], ...], answer: str) -> int | None:
+    """Where the answer ends in the rendered chat whose last turn but one it begins; None where it is not there.
+
+    The turn is found by what the template writes around another text in its place: a short answer ("N", "user") may
+    stand in the template's own marks too. Templates may trim the turn, or leave out what was thought before the answer.
+    """
     text = render(tokenizer, prompt)
-    # templates trim what they are given; the answer is the last such text before the question
-    answer = (begun + said[:kept]).strip()
-    at = text.rfind(answer, 0, max(text.rfind(asked.strip()), 0)) if answer else -1
-    return _tokens(tokenizer, prompt, at + len(answer) if at >= 0 else None)
+    held = render(tokenizer, (*prompt[:-2], {**prompt[-2], "content": HELD}, prompt[-1]))
+    begin = held.rfind(HELD)
+    if begin < 0 or text[:begin] != held[:begin]:
+        return None
+    end = len(text) - (len(held) - begin - len(HELD))
+    for said in (answer.strip(), answer.rpartition("</think>")[2].strip()):
+        at = text.find(said, begin, end) if said else -1
+        if at >= 0:
+            return at + len(said)
+    return None
 
 
 def _tokens(tokenizer: Any, prompt: Prompt, answer_end: int | None = None) -> Asked:

@@ -26,12 +26,14 @@ SPILT = 0.5
 """Letters with less than this probability together: the model would rather say something else."""
 SETTINGS = pa.schema([("setting", pa.string()), ("value", pa.string())])
 SUBJECT = {
-    "self": "states a mean confidence of {mean} in its own answers",
+    "self": "states a mean confidence of {mean} in OWN answers",
     "other": "gives a random educated person a mean chance of {mean} of answering right",
-    "p_true": "gives its own answers a mean probability of {mean} of being true",
-    "verbalised": "writes a mean confidence of {mean} in its own answers",
-    "consistency": "agrees with its own answers in {mean} of fresh samples",
+    "p_true": "gives OWN answers a mean probability of {mean} of being true",
+    "verbalised": "writes a mean confidence of {mean} in OWN answers",
+    "consistency": "agrees with OWN answers in a mean {mean} of fresh samples",
 }
+ANSWERED = "answered by"
+"""The setting that names the model whose answers were asked about, where it is another than the one asked."""
 LABELS = {"ci_low": "95% from", "ci_high": "to"}
 PERCENT: dict[str, str] = dict.fromkeys(
     ("mean", "sd", "ci_low", "ci_high", "share", "mean_prob", "content_free", "midpoint", "confidence", "normal",
@@ -39,11 +41,18 @@ PERCENT: dict[str, str] = dict.fromkeys(
 )  # fmt: skip
 
 
-def settings(step: Step, words: Wording | None) -> pa.Table:
-    """How the model was asked: every option, and the question as it was put."""
+def answered_by(generation: Artifact) -> str:
+    """The model of a generation, with its adapter, in words."""
+    model = generation.meta.get("model", {})
+    return " with ".join(str(model[key]) for key in ("name", "adapter") if model.get(key))
+
+
+def settings(step: Step, words: Wording | None, answered: str = "") -> pa.Table:
+    """How the model was asked: every option, and the question as it was put; which other model `answered`, if any."""
     options: dict[str, Any] = step.model_dump(mode="json")
     if words is not None:
         options["question"] = words.text("{question}", "{answer}", False, False)
+    options[ANSWERED] = answered
     lines = [{"setting": k, "value": v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)}
              for k, v in options.items() if v not in (None, "", [], {})]  # fmt: skip
     return pa.Table.from_pylist(lines, schema=SETTINGS)
@@ -87,7 +96,8 @@ def _headline(artifact: Artifact, ask: str, split: str) -> Text:
         return Text(f"{model}: no confidence could be read from any of {{asked}} answers.",
                     {"asked": _total("asked", ",.0f")}, "headline")  # fmt: skip
     refs = {"mean": _stated("all"), "accuracy": _total("accuracy")}
-    text = f"{model} {SUBJECT[ask]}; {{accuracy}} of them are right. "
+    own = "another model's" if _other(artifact) else "its own"
+    text = f"{model} {SUBJECT[ask].replace('OWN', own)}; {{accuracy}} of the answers are right. "
     if not split:
         return Text(
             text + "All answers are alike, so nothing can be said of telling right from wrong.", refs, "headline"
@@ -111,13 +121,20 @@ def _headline(artifact: Artifact, ask: str, split: str) -> Text:
     else:
         said = f"It does not measurably tell right from wrong answers {where}"
     return Text(
-        text + f"{said}: AUROC {{auroc}}, with labels shuffled by group {{null}} (p = {{p}}). The mean is {{right}} "
-        "where the answer is right and {wrong} where it is wrong.", refs, "headline",
+        text + f"{said}: AUROC {{auroc}}, with labels shuffled by group {{null}} (p = {{p}}). Over all rows "
+        "the mean is {right} where the answer is right and {wrong} where it is wrong.", refs, "headline",
     )  # fmt: skip
+
+
+def _other(artifact: Artifact) -> bool:
+    return ANSWERED in set(artifact.table("settings")["setting"])
 
 
 def _warnings(artifact: Artifact, totals: dict[str, Any], binned: bool) -> list[Block]:
     out: list[Block] = []
+    if _other(artifact):
+        out.append(Text("The answers are those of another model ({who}): this is no confidence of the model that gave "
+                        "them.", {"who": Ref("settings", {"setting": ANSWERED}, "value", "")}, "limit"))  # fmt: skip
     if (totals["unparsed_share"] or 0) > MANY:
         out.append(Text("In {share} of the texts no confidence could be read; what is said here is of the others.",
                         {"share": _total("unparsed_share")}, "warning"))  # fmt: skip
@@ -186,7 +203,7 @@ def _tables(artifact: Artifact, binned: bool, order: pd.DataFrame) -> list[Block
     if len(order):
         out.append(Table("order", "The order of the bins", ("name", "n", "value", "ci_low", "ci_high"), labels=LABELS))
     if artifact.has("content_free"):
-        shown = [c for c in ("filler", "confidence", "normal", "reversed", "mass", "text") if _free(artifact, c)]
+        shown = [c for c in ("filler", "form", "confidence", "normal", "reversed", "mass", "text") if _free(artifact, c)]
         out.append(Table("content_free", "Contents without content", shown, formats=PERCENT))
     return out
 

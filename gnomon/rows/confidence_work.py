@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,16 +35,25 @@ from gnomon.types import Site
 from gnomon.writer import Writer
 
 CONTENT_FREE = pa.schema(
-    [("filler", pa.string()), ("prompt", pa.string()), ("text", pa.string()), ("confidence", pa.float64()),
-     ("normal", pa.float64()), ("reversed", pa.float64()), ("mass", pa.float64()), ("probs", pa.list_(pa.float64()))]
+    [("filler", pa.string()), ("form", pa.string()), ("prompt", pa.string()), ("text", pa.string()),
+     ("confidence", pa.float64()), ("normal", pa.float64()), ("reversed", pa.float64()), ("mass", pa.float64()),
+     ("probs", pa.list_(pa.float64()))]
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Neutral:
-    """The shard that asks about contents without content; `row` tells text from chat."""
+    """The shard that asks about contents without content: for text and for chat prompts, where rows have both, a row
+    that is like them, and how many they are."""
 
-    row: int
+    forms: tuple[tuple[int, int], ...]
+
+
+def neutral(messages: pd.Series) -> Neutral:
+    """The content-free prompts of these rows, by their `messages` (index: row; null where the prompt is text)."""
+    rows, chat = np.asarray(messages.index), np.asarray(messages.notna())
+    held = (rows[~chat], rows[chat])
+    return Neutral(tuple((int(some.min()), len(some)) for some in held if len(some)))
 
 
 Shard = tuple[int, ...] | Neutral
@@ -76,7 +86,7 @@ class Stater:
         files = Writer.attach(self.path).shard(index)
         if isinstance(rows, Neutral):
             files.table("content_free", self._content_free(rows))
-            info: dict[str, Any] = {"fillers": len(FILLERS)}
+            info: dict[str, Any] = {"fillers": len(FILLERS) * len(rows.forms)}
         else:
             lines = lines_of(self.source, rows, self.how.ask == "consistency")
             gather = Gather(self.model, [Site.parse(s) for s in self.how.sites], self.how.positions, self.how.dtype)
@@ -128,22 +138,25 @@ class Stater:
         return [s for batch in batches for s in run_halving(work, [questions[i] for i in batch], halved)]
 
     def _content_free(self, neutral: Neutral) -> pa.Table:
-        """What the pass says of contents without content: a line a filler, and their mean."""
-        like = lines_of(self.source, (neutral.row,))[neutral.row]
-        lines = {i: without_content(like, filler) for i, filler in enumerate(FILLERS)}
+        """What the pass says of contents without content: a line a filler and form, and their mean by rows."""
         bare, nothing = replace(self.how, sites=(), positions=()), Gather(self.model, [], (), self.how.dtype)
         out: list[dict[str, Any]] = []
-        for i, filler in enumerate(FILLERS):  # one by one: no neighbour moves a number
-            question = self.questions({i: lines[i]})[0]
-            said = self._said([question], lines, bare, nothing, [])[0]
-            out.append({"filler": filler, "prompt": question.asked[self.how.orders[0]].prompt, "text": said.text,
-                        "confidence": said.confidence, "normal": said.normal, "reversed": said.reversed,
-                        "mass": said.mass, "probs": said.probs})  # fmt: skip
-        mean: dict[str, Any] = {"filler": "mean", "prompt": "", "text": ""}
+        for row, _ in neutral.forms:
+            like = lines_of(self.source, (row,))[row]
+            for filler in FILLERS:  # one by one: no neighbour moves a number
+                question = self.questions({row: without_content(like, filler)})[0]
+                said = self._said([question], {}, bare, nothing, [])[0]
+                out.append({"filler": filler, "form": "text" if like["messages"] is None else "chat",
+                            "prompt": question.asked[self.how.orders[0]].prompt, "text": said.text,
+                            "confidence": said.confidence, "normal": said.normal, "reversed": said.reversed,
+                            "mass": said.mass, "probs": said.probs})  # fmt: skip
+        weights = np.repeat([n for _, n in neutral.forms], len(FILLERS)).astype(np.float64)
+        mean: dict[str, Any] = {"filler": "mean", "form": "", "prompt": "", "text": ""}
         for name in ("confidence", "normal", "reversed", "mass"):
-            known = [line[name] for line in out if line[name] is not None]
-            mean[name] = float(np.mean(known)) if known else None
-        mean["probs"] = np.mean([line["probs"] for line in out], axis=0).tolist() if out[0]["probs"] else []
+            known = [i for i, line in enumerate(out) if line[name] is not None]
+            mean[name] = float(np.average([out[i][name] for i in known], weights=weights[known])) if known else None
+        probs = [line["probs"] for line in out]
+        mean["probs"] = np.average(probs, axis=0, weights=weights).tolist() if probs[0] else []
         return pa.Table.from_pylist([*out, mean], schema=CONTENT_FREE)
 
 

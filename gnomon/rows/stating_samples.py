@@ -3,9 +3,10 @@ arXiv 2203.11171; as a confidence: Lyu et al. 2024, arXiv 2402.13904).
 
     confidence = samples that agree with the answer / samples whose answer could be read
 
-A sample's answer is read by the task's own grading; where the task scores choices, the sample is read as one of them,
-by its words or its letter, and one that names none of them (the options may not have been shown) does not agree.
-Answers agree when they are the same number, or alike with case, accents and punctuation folded away.
+A sample's answer is read by the task's own grading; where choices were scored (`task` is then None, or of mode
+`choices`), the sample is read as one of them, by its words or its letter, and one that names none of them (the options
+may not have been shown) does not agree. Answers agree when they are the same number, or alike with case, accents and
+punctuation folded away.
 """
 
 from __future__ import annotations
@@ -42,14 +43,25 @@ def base_prompt(line: Mapping[str, Any]) -> Asked:
     return Asked(str(line["prompt"]), str(line["prompt_hash"]), ids, None)
 
 
-def check_task(task: Any) -> None:
-    """Refuse tasks whose answers cannot be compared: episodes and programs."""
+def check_task(task: Any, joined: bool = False) -> None:
+    """Refuse tasks whose answers cannot be compared: episodes, programs, and in `joined` generations all but choices
+    (a row does not say which task grades it)."""
+    if joined and task.mode != "choices":
+        raise UserError(
+            f"ask: consistency about joined generations, and task {task.name} is no choice",
+            "answers that one task grades, or choices", "ask it of each generation before they are appended",
+        )  # fmt: skip
     if task.mode == "episode" or getattr(task, "executable", False):
         what = "plays rounds" if task.mode == "episode" else "asks for programs"
         raise UserError(
             f"ask: consistency, and task {task.name} {what}", "answers that can be compared",
             "ask: self or p_true; or generate with samples",
         )  # fmt: skip
+
+
+def of_choices(task: Any) -> bool:
+    """True where rows hold the choices that were scored: samples are read against them, without a task."""
+    return task is None or task.mode == "choices"
 
 
 def sample_batch(
@@ -89,7 +101,7 @@ def _begun(model: Model, prompts: Sequence[list[int]], reserve: int) -> KVCache 
 def answer_in(task: Any, line: Mapping[str, Any], text: str) -> str | None:
     """The answer that a sample gives, folded; None where none can be read."""
     choices = list(line["choices"] if line["choices"] is not None else ())
-    if task.mode == "choices":
+    if of_choices(task):
         found = parse_choice(text, choices)
         if found is not None:
             return alike(choices[int(found.value)])
@@ -112,7 +124,7 @@ def alike(answer: str) -> str:
 
 
 def _compared(task: Any, line: Mapping[str, Any], texts: Sequence[str]) -> Stated:
-    own = alike(line["text"] if task.mode == "choices" else line["answer"] or line["text"])
+    own = alike(line["text"] if of_choices(task) else line["answer"] or line["text"])
     answers = [answer_in(task, line, text) for text in texts]
     read = Counter(a for a in answers if a is not None)
     total = sum(read.values())

@@ -28,14 +28,16 @@ from gnomon.models.tokens import encode_text
 from gnomon.rows import confidence_counts as counts
 from gnomon.rows import price
 from gnomon.rows.choose import Normalise
-from gnomon.rows.confidence_prompts import FILLERS, Where, ask_about, wording
+from gnomon.rows.confidence_fit import READ, check_rows
+from gnomon.rows.confidence_prompts import FILLERS, Where, wording
 from gnomon.rows.confidence_read import Stating
 from gnomon.rows.confidence_scale import BINNED, Ask, Bins, Scale, Scoring, scale
-from gnomon.rows.confidence_work import Neutral, Shard, Stater, lines_of
+from gnomon.rows.confidence_story import answered_by, blocks, settings
+from gnomon.rows.confidence_work import Shard, Stater, neutral
 from gnomon.rows.letters import variants_of
 from gnomon.rows.options import Kept, OptionalTexts, one_or_more
 from gnomon.rows.stating_samples import check_task
-from gnomon.step import Context, Cost, Inputs, Planning, Step, batches
+from gnomon.step import Context, Cost, Inputs, ModelSpec, Planning, Step, batches
 from gnomon.store import Artifact
 from gnomon.tasks.make import make_task
 from gnomon.types import Split
@@ -48,8 +50,6 @@ MEANT: dict[str, tuple[Ask, ...]] = {
     "max_new_tokens": ("verbalised", "consistency"),
 }  # fmt: skip
 """Which passes an option means something to; elsewhere it is refused, so that nobody thinks it did something."""
-LONGEST = 8
-"""How many of the longest rows are put into words before any work, to see that they fit the model's context."""
 
 
 class Confidence(Step):
@@ -89,6 +89,9 @@ class Confidence(Step):
     """By consistency: the temperature of the samples."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """The longest text that the model writes: 12 for a number, the task's own for a sample, unless given."""
+    another_model: bool = False
+    """Ask a model about answers that another one gave (an entry's own model or adapter); refused unless this is said.
+    The two must share a tokenizer."""
     only: Annotated[tuple[Split, ...] | None, BeforeValidator(one_or_more)] = None
     """Ask only about answers of these splits (test, or [tune, test]); without it about all."""
     batch_size: int = Field(default=16, ge=1)
@@ -124,14 +127,18 @@ class Confidence(Step):
     def check(self, plan: Planning) -> None:
         if self.capture:
             self.capture.expanded(plan.model.facts()["n_layers"])
-        option = plan.source_options.get("generations", {}).get("task")
-        task = make_task(option) if option is not None else None
+        options = plan.source_options.get("generations", {})
+        self._check_model(plan.weights.get("generations", ""), plan.model)
+        task = make_task(options["task"]) if options.get("task") is not None else None
         if task is not None and task.mode == "episode":
             raise UserError(f"task {task.name} plays rounds", "a generation of single answers to ask about")
         if self.ask == "consistency":
-            if task is None:
+            if task is None and not options.get("append"):
                 raise UserError("ask: consistency needs the generation's task", "a generation with a task of its own")
-            check_task(task)
+            if task is not None:
+                check_task(task, bool(options.get("append")))
+        if self.only is not None and plan.inputs["generations"].splits and not self._rows(plan.inputs["generations"]):
+            raise UserError(f"only: {list(self.only)}", "splits of which the generation has rows")
         tokenizer, bins = load_tokenizer(plan.model.name, plan.model.revision), self._scale()
         if bins is not None and bins.scoring == "letters":
             variants_of(tokenizer, bins.letters)
@@ -142,6 +149,17 @@ class Confidence(Step):
                 f"the prompts would have about {mean:.0f} tokens",
                 f"the model reads {context} at most", "fewer or shorter bins, or a lower max_new_tokens in generate",
             )  # fmt: skip
+
+    def _check_model(self, answered: str, spec: ModelSpec) -> bool:
+        """True where another model (or adapter, or dtype) gave the answers; UserError unless that was asked for."""
+        another = bool(answered) and answered != spec.facts()["fingerprint"]
+        if another and not self.another_model:
+            raise UserError(
+                f"another model than {' with '.join(filter(None, (spec.name, spec.adapter)))} gave the answers",
+                "the model (adapter, dtype) that answered",
+                "give this entry the same model: and adapter: as the generation's, or another_model: true",
+            )  # fmt: skip
+        return another
 
     def _words(self) -> Any:
         return wording(self.ask, self.question, self.context, self._scale())
@@ -216,7 +234,8 @@ class Confidence(Step):
 
     def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
         source = inputs["generations"]
-        table = source.table("generations", ("row", "split", "round", "label", "text", "token_ids"))
+        table = source.table("generations", READ)
+        another = self._check_model(str(source.meta.get("model", {}).get("fingerprint", "")), ctx.model_spec)
         if int(np.asarray(table["round"]).max(initial=0)) > 0:
             raise UserError(f"{source.name} holds episodes of several rounds", "a generation of single answers")
         if self.only is not None:
@@ -228,17 +247,19 @@ class Confidence(Step):
         for reason, n in skipped.items():
             ctx.log.warning("%d rows are not asked: %s", n, reason)
         how = self._stating(source, ctx)
-        self._check_context(source.path, table, rows, how, ctx)
+        asked = table.set_index("row").loc[rows, :]
+        check_rows(asked, source.path, how, another, ctx.model_spec)
         shards: list[Shard] = [tuple(part) for part in batches(rows, self.shard_rows)]
         sizes = [len(part) for part in shards if isinstance(part, tuple)]
         if self.content_free and self.ask != "consistency":
-            shards.append(Neutral(rows[0]))
+            shards.append(neutral(asked["messages"]))
             sizes.append(len(FILLERS))
         ctx.map(Stater(ctx.model_spec, how, source.path, out.path), shards, out, f"confidence: {self.ask}", sizes)
-        self._count(source, len(table), skipped, out, ctx)
+        self._count(source, len(table), skipped, another, out, ctx)
 
     def _stating(self, source: Artifact, ctx: Context) -> Stating:
-        option = source.options.get("task") if self.ask == "consistency" else None
+        one = self.ask == "consistency" and not source.options.get("append")  # rows of joined tasks are read as choices
+        option = source.options.get("task") if one else None
         task = make_task(option) if option is not None else None
         stop: Sequence[str] = () if task is None else task.stop if task.mode == "generate" else ("\n",)
         if task is not None and task.mode == "generate" and source.options.get("stop") is not None:
@@ -250,24 +271,9 @@ class Confidence(Step):
             tuple(self.capture.positions) if self.capture else (), self.capture.dtype if self.capture else "float32",
         )  # fmt: skip
 
-    def _check_context(self, folder: Any, table: pd.DataFrame, rows: list[int], how: Stating, ctx: Context) -> None:
-        """Refuse, before any work, prompts that do not fit: the longest rows are put into words."""
-        context = ctx.model_spec.facts().get("context")
-        if context is None or self.ask == "consistency":
-            return
-        tokenizer = load_tokenizer(ctx.model_spec.name, ctx.model_spec.revision)
-        lengths = {int(r): len(t) for r, t in zip(table["row"], table["token_ids"], strict=True)}
-        most = sorted(rows, key=lambda row: -lengths[row])[:LONGEST]
-        lines = [line for row in most for line in lines_of(folder, (row,)).values()]
-        behind = how.max_new_tokens if self.ask == "verbalised" else 16 if self.scoring == "likelihood" else 1
-        longest = max(len(ask_about(tokenizer, line, how.words, how.orders[-1]).tokens) for line in lines) + behind
-        if longest > context:
-            raise UserError(
-                f"the longest prompt has {longest} tokens", f"the model reads {context} at most",
-                "fewer or shorter bins, a shorter question, or max_length in generate",
-            )  # fmt: skip
-
-    def _count(self, source: Artifact, rows: int, skipped: Mapping[str, int], out: Writer, ctx: Context) -> None:
+    def _count(
+        self, source: Artifact, rows: int, skipped: Mapping[str, int], another: bool, out: Writer, ctx: Context
+    ) -> None:
         """Write the small tables, and say how it went."""
         asked = counts.read_pass(out.path, source.table("generations", ("row", "label")))
         ctx.split(asked, "test", f"confidence: {self.ask}, stated for right and wrong answers and its AUROC")
@@ -281,18 +287,12 @@ class Confidence(Step):
         totals = counts.totals(asked, skipped, bins, self._orders())
         out.table("totals", totals)
         out.table("skipped", counts.skipped_table(skipped, rows))
-        out.table("settings", self._settings())
+        words = self._words() if self.ask != "consistency" else None
+        out.table("settings", settings(self, words, answered_by(source) if another else ""))
         value = dict(zip(totals["name"].to_pylist(), totals["value"].to_pylist(), strict=True))
         mean = float("nan") if value["mean"] is None else 100 * value["mean"]
         ctx.log.info("%d answers asked about: mean confidence %.1f%%, %d without one", value["asked"], mean,
                      value["unparsed"])  # fmt: skip
 
-    def _settings(self) -> Any:
-        from gnomon.rows.confidence_story import settings
-
-        return settings(self, self._words() if self.ask != "consistency" else None)
-
     def summary(self, artifact: Artifact) -> list[Block]:
-        from gnomon.rows.confidence_story import blocks
-
         return blocks(artifact)
