@@ -257,6 +257,15 @@ def _bca_tail(statistic: Statistic, groups: np.ndarray, value: float, good: np.n
     return special.ndtr(z0 + z / (1 - acceleration * z))
 
 
+def ends(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """The central share of the defined draws of a null or a bootstrap; NaN where most are undefined."""
+    good = values[np.isfinite(values)]
+    if len(good) < max(len(values) / 2, 1):
+        return float("nan"), float("nan")
+    low, high = np.quantile(good, (0.5 - confidence / 2, 0.5 + confidence / 2))
+    return float(low), float(high)
+
+
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, groups: np.ndarray, **options) -> Interval:
     """Interval of mean(b - a) over rows that share examples and seeds; options as in `bootstrap`."""
     return mean_interval(np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64), groups, **options)

@@ -18,7 +18,7 @@ from gnomon.step import Context, Cost, Inputs, ModelSpec, Planning
 from gnomon.steps.confidence_directions import ConfidenceDirections
 from gnomon.store import Artifact
 from gnomon.writer import Writer
-from tests.confidence_study import Sure, make
+from tests.confidence_study import Sure, make, rows, save_pass
 
 QUICK = {"shuffles": 99, "random": 19, "draws": 200, "nested_below": 0, "given": ("difficulty",)}
 
@@ -186,6 +186,12 @@ def test_no_signal_is_found_where_none_is():
     assert found <= 2
 
 
+def test_a_test_split_without_rows_is_refused():
+    of, _ = values_of(50)
+    with pytest.raises(UserError, match="no rows in split 'test'"):
+        parts_of(of.groups, np.full(50, "fit"), Options(nested_below=0))
+
+
 # ---------------------------------------------------------------- the step
 
 
@@ -294,6 +300,19 @@ def test_confidence_that_never_moves_is_said_and_nothing_is_made(tmp_path):
     assert any("nearly all rows" in t for t in said(made))
     one_line = run(tmp_path, make(tmp_path / "few", Sure(n=24, layers=2)), name="few")
     assert any("are needed" in t for t in said(one_line))
+
+
+def test_a_fold_whose_rows_nearly_all_say_the_same_makes_nothing(tmp_path):
+    """Half of the fit rows say more than the least, and no other row does: too few of the folds' training rows."""
+    s = Sure(n=100, layers=1)
+    table, _ = rows(s)
+    more = np.asarray(table["split"] == "fit") & (np.arange(100) % 2 == 0)
+    confidence = np.where(more, np.linspace(0.5, 0.9, 100), 0.1)
+    found = {"generate": make(tmp_path, s)["generate"]}
+    found["self"] = save_pass(tmp_path, table, confidence, s, "self", "told")
+    made = run(tmp_path, found, nested_below=500)
+    assert made.directions() == []
+    assert any("nearly all rows" in t for t in said(made))
 
 
 def test_one_place_alone_will_do(study):

@@ -10,6 +10,7 @@ import pytest
 
 from gnomon.blocks import Text
 from gnomon.errors import UserError
+from gnomon.methods.emergence_blocks import _lead
 from gnomon.report.resolve import check as unresolved
 from gnomon.report.resolve import render_text
 from gnomon.step import _FACTS, Context, Cost, Inputs, ModelSpec, Planning
@@ -89,7 +90,7 @@ def test_the_lag_says_which_leads(planted):
     assert said[0].startswith("self (confidence stated in self) emerges at layer 4")
     assert said[1].startswith("correct (correctness of the answer) emerges at layer")
     assert "So correct leads: it can be read before self." in said[2]
-    assert any("what the text at that position gives away" in t for t in section(planted)["control"])
+    assert any("what is there where the curve begins" in t for t in section(planted)["control"])
 
 
 def test_few_groups_are_cross_validated_and_the_ledger_says_so(planted):
@@ -168,6 +169,9 @@ def test_the_embedding_comes_before_layer_0(tmp_path):
     found = emerged(tmp_path, {"generate": source}, targets=["difficulty"])
     assert cell(found, "difficulty", "first site")["site"] == "embed"
     assert cell(found, "difficulty", "emergence")["value"] == -1
+    said = section(found)
+    assert "difficulty (difficulty of the item) emerges at the embedding, layer -1 [" in said["headline"][0]
+    assert "what the token at that position gives away by itself" in said["control"][0]
 
 
 # ---------------------------------------------------------------- refusals
@@ -193,12 +197,69 @@ def test_what_cannot_work_is_refused_before_any_work(monkeypatch):
         ({"sites": "resid_post.1"}, plan("resid_post.0@last_prompt"), r"resid_post\.1"),
         ({"targets": ["corect"]}, plan(*here), "did you mean 'correct'"),
         ({"targets": ["self"]}, plan(*here), "unknown target 'self'"),
+        ({"targets": ["generations"]}, plan(*here), "unknown target 'generations'"),
+        ({"targets": ["margin", "margin"]}, plan(*here), "name one thing twice"),
         ({"of": "self"}, plan(*here), "confidence pass 'self'"),
         ({"of": "self"}, plan(*here, self=()), "keeps no activations"),
         ({}, plan(), "no step captures activations"),
     ):
         with pytest.raises(UserError, match=match):
             Emergence(**options).check(planned)
+
+
+def test_a_pass_that_several_steps_ask_for_is_named_by_its_step(monkeypatch):
+    monkeypatch.setitem(_FACTS, ModelSpec("none"), {"n_layers": 2})
+    here = ("resid_post.0@last_prompt",)
+    costs = {"activations": Cost(sites=here), "mine": Cost(sites=here), "again": Cost(sites=here)}
+    planned = Planning(ModelSpec("none"), 0, costs, {"mine": {"ask": "self"}, "again": {"ask": "self"}})
+    Emergence(targets=["mine", "again"], of="again").check(planned)
+    for options in ({"targets": ["self"]}, {"of": "self"}):
+        with pytest.raises(UserError, match="several confidence passes ask for 'self': mine, again"):
+            Emergence(**options).check(planned)
+    planned = Planning(ModelSpec("none"), 0, costs, {"mine": {"ask": "self"}})
+    with pytest.raises(UserError, match="targets name one thing twice"):
+        Emergence(targets=["mine", "self"]).check(planned)
+
+
+def planted_on(path: Path, labels: list[bool], **changes) -> dict[str, Artifact]:
+    """A base generation of these answers, which its activations hold; `changes` are columns of the table."""
+    table = rows(Sure(n=len(labels)))[0].assign(label=labels, **changes)
+    x = np.random.default_rng(0).normal(size=(len(table), 4)).astype(np.float32)
+    x[:, 0] += 4 * np.array(labels)
+    return {"generate": synthetic.save(path, table, {("resid_post.0", "last_prompt"): x})}
+
+
+def test_rows_of_few_questions_are_no_rows(tmp_path):
+    """120 answers to 5 questions, of which each is answered in one way: folds of one class, and no AUROC."""
+    which = np.arange(120) % 5
+    found = planted_on(tmp_path, [bool(v) for v in which > 1], group=[f"q{v}" for v in which], split="fit")
+    with pytest.raises(UserError, match="correct: 2 questions of one class"):
+        emerged(tmp_path, found, targets=["correct"])
+    with pytest.raises(UserError, match="difficulty: 5 questions"):
+        emerged(tmp_path, found, "difficulty", targets=["difficulty"])
+
+
+def test_a_thin_class_has_no_interval_and_no_lead(tmp_path):
+    found = planted_on(tmp_path, [i % 9 == 0 for i in range(150)])
+    made = emerged(tmp_path, found, targets=["correct"])
+    said = section(made)
+    assert "emerges at layer 0 (no interval: too few rows of a class)" in said["headline"][0]
+    assert any("17 correct rows in split 'all'" in t for t in said["warning"])
+    lag = {"a": "self", "b": "correct", "leads": "undecided", "ci_low": np.nan}
+    text = _lead(lag)
+    assert "without an interval" in text.text
+    assert "p" not in text.refs
+
+
+def test_test_rows_that_cannot_confirm_are_said(tmp_path):
+    labels = [i % 2 == 0 for i in range(150)]
+    split = np.array(["fit", "tune", "test"] * 50)
+    one = [bool(y or s == "test") for y, s in zip(labels, split, strict=True)]
+    made = emerged(tmp_path, planted_on(tmp_path, one, split=split), targets=["correct"], nested_below=0)
+    assert "Test rows hold one value of it or none, and confirm nothing." in section(made)["headline"][0]
+    none = planted_on(tmp_path / "none", labels, split="fit")
+    with pytest.raises(UserError, match="no rows in split 'test'"):
+        emerged(tmp_path / "none", none, targets=["correct"], nested_below=0)
 
 
 def test_nothing_to_read_and_one_thing_twice_are_refused(study, tmp_path):
@@ -208,7 +269,7 @@ def test_nothing_to_read_and_one_thing_twice_are_refused(study, tmp_path):
     table, _ = rows(APART)
     table["label"] = table["row"] < 4
     acts = {("resid_post.0", "last_prompt"): np.zeros((len(table), 2), dtype=np.float32)}
-    with pytest.raises(UserError, match="nothing to read: correct: 4 rows of one class"):
+    with pytest.raises(UserError, match="nothing to read: correct: 4 questions of one class"):
         emerged(tmp_path, {"generate": synthetic.save(tmp_path, table, acts)}, targets=["correct"])
 
 

@@ -173,6 +173,15 @@ def test_a_difference_that_knows_is_told_from_one_that_does_not(gap, wanted):
     assert found == ["yes"] * 3 if wanted == "yes" else "yes" not in found
 
 
+def test_passes_that_state_the_same_have_no_difference_to_judge():
+    a, _, right, noise = passes(0, 1.0)
+    options = Options(99, 19, 200, nested_below=1000)
+    parts = parts_of(np.arange(160), np.full(160, "fit"), options)
+    found = stated_rows(a, Pass("other", a.told, a.read), right, np.arange(160), parts, {"noise": noise}, options)
+    assert "increment" not in {r["predictor"] for r in found}
+    assert tells(found) == "undecided"
+
+
 def test_answers_of_one_class_give_no_auroc():
     a, b, _, noise = passes(0, 1.0)
     options = Options(99, 19, 200, nested_below=1000)

@@ -189,6 +189,7 @@ def test_what_cannot_work_is_refused_before_any_work(monkeypatch):
         ({"positions": ["last_prompt", "last"]}, plan(*here), "position last"),
         ({"targets": ["slef"]}, plan(*here, self=here), "did you mean 'self'"),
         ({"of": "other"}, plan(*here, self=here), "confidence pass 'other'"),
+        ({"targets": ["activations"]}, plan(*here), "unknown target 'activations'"),
         ({}, plan(), "no step captures activations"),
     ):
         with pytest.raises(UserError, match=match):
@@ -201,6 +202,20 @@ def test_nothing_to_explain_is_refused(tmp_path):
     acts = {("resid_post.0", "last_prompt"): np.ones((60, 2), dtype=np.float32)}
     with pytest.raises(UserError, match="nothing to explain: correct: the same everywhere"):
         explained(tmp_path, {"generate": synthetic.save(tmp_path, table, acts)}, targets=["correct"])
+
+
+def test_rows_of_few_questions_explain_nothing(tmp_path):
+    """A bootstrap of four questions has no width: 120 rows of them are refused, not called nothing."""
+    table, _ = rows(Sure(n=120, groups=4))
+    acts = {("resid_post.0", "last_prompt"): np.random.default_rng(0).normal(size=(120, 2)).astype(np.float32)}
+    found = {"generate": synthetic.save(tmp_path, table, acts)}
+    for nested, why in ((500, "margin: 4 questions$"), (0, "margin: [123] questions in fit and tune")):
+        with pytest.raises(UserError, match=why.replace("$", ";")):
+            explained(tmp_path, found, str(nested), targets=["margin"], nested_below=nested)
+    table["group"], table["split"] = [f"q{i}" for i in range(120)], ["fit"] * 119 + ["test"]
+    late = {"generate": synthetic.save(tmp_path / "late", table, acts)}
+    with pytest.raises(UserError, match="margin: 1 questions in test"):
+        explained(tmp_path / "late", late, targets=["margin"])
 
 
 def test_controls_cannot_be_turned_down_below_the_rules():

@@ -8,6 +8,7 @@ from sklearn.metrics import log_loss, r2_score
 
 from gnomon.methods import surface as law
 from gnomon.methods import variance
+from gnomon.methods.increment import knows_more
 from gnomon.methods.surface_fit import Lasso
 
 
@@ -187,13 +188,22 @@ def test_a_score_that_knows_more_is_beyond():
 
 def test_the_verdict_goes_by_the_intervals():
     def said(low, high, partial=0.1):
-        return variance.verdict({"ci_low": low, "ci_high": high}, {"ci_low": partial}, 0.02)
+        rest = {"ci_low": partial, "ci_high": partial + 0.2}
+        return variance.verdict({"ci_low": low, "ci_high": high}, rest, 0.02)
 
     assert said(0.01, 0.1) == "beyond"
     assert said(0.01, 0.1, partial=-0.1) == "undecided"
     assert said(0.01, 0.1, partial=np.nan) == "undecided"
     assert said(-0.01, 0.1) == "undecided"
-    assert said(-0.01, 0.015) == "nothing"
+    assert said(-0.01, 0.015, partial=-0.1) == "nothing"
+    assert said(0.0, 0.0, partial=-0.1) == "nothing"
+    assert said(0.0, 0.0) == "undecided"  # left out of the combination, though it correlates given the others
+    assert said(-0.01, 0.015, partial=-0.4) == "nothing"
+    below = {"ci_low": -0.3, "ci_high": -0.1}
+    assert knows_more({"ci_low": 0.01, "ci_high": 0.1}, below) == "undecided"
+    assert knows_more({"ci_low": 0.01, "ci_high": 0.1}, below, either=True) == "yes"
+    assert knows_more({"ci_low": -0.01, "ci_high": 0.01}, below, either=True) == "undecided"
+    assert knows_more(None, below) == "undecided"
     assert said(np.nan, np.nan) == "undecided"
 
 

@@ -148,18 +148,9 @@ def cosine_rows(
     control = {"note": f"{shuffles} times a shuffle of the first's labels and one of the second's, added"}
     value, note = float(cosine(p, q, one)[0]), "a direction is not above its own noise: no cosine"
     if np.isfinite(value):
-        low, high = spread(cosine(p, q, stats.group_weights(np.arange(len(names)), draws, [seed, 42])))
+        low, high = stats.ends(cosine(p, q, stats.group_weights(np.arange(len(names)), draws, [seed, 42])))
         own, note = own | {"value": value, "ci_low": low, "ci_high": high}, ""
         null = np.clip(null / float(np.sqrt(product(p, p, one) * product(q, q, one))[0]), -1, 1)
-        low, high = spread(null)
+        low, high = stats.ends(null)
         control |= {"value": float(null.mean()), "ci_low": low, "ci_high": high}
     return [common | empty | own | {"control": "", "note": note}, common | empty | control | {"control": "shuffled"}]
-
-
-def spread(values: np.ndarray) -> tuple[float, float]:
-    """Central 95% of the defined draws; NaN where most are undefined."""
-    good = values[np.isfinite(values)]
-    if len(good) < max(len(values) / 2, 1):
-        return float("nan"), float("nan")
-    low, high = np.quantile(good, (0.025, 0.975))
-    return float(low), float(high)

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text
-from gnomon.methods.contrast_tables import PAIRS, SMALL
+from gnomon.methods.contrast_tables import PAIRS
+from gnomon.methods.increment import SMALL
 from gnomon.methods.probe_blocks import fact
 from gnomon.stats import thin_notes
 from gnomon.store import Artifact
@@ -84,8 +85,7 @@ def _place(place: str, scores: pd.DataFrame, facts: dict[str, str]) -> list[Bloc
     }  # fmt: skip
     targets = set(here["target"])
     if "high" not in targets:
-        return [Text(f"Held-out rows {WORDS[place]} have one class of stated confidence only: nothing is said.",
-                     kind="warning")]  # fmt: skip
+        return [Text(f"Too few rows are high or low {WORDS[place]} to be held out: nothing is said.", kind="warning")]
     said = (
         f"A direction {WORDS[place]} (best on fit and tune: {{site}}) tells high from low stated confidence with AUROC "
         "{value} on {n} held-out rows; directions of shuffled confidence come to {null} (p = {p}), random ones to "
@@ -163,7 +163,8 @@ def _method() -> Text:
     return Text(
         "Directions are differences of means. Rules, fixed beforehand. Read: the AUROC's interval lies above .5 and "
         "shuffles by group are beaten (p <= .05). Beyond the baselines: the intervals of the increment and of the "
-        f"partial correlation lie above 0; no evidence: the increment's interval ends below {SMALL}. Cosines are "
+        f"partial correlation lie above 0; no evidence: the increment's ends below {SMALL}, and the partial one's does "
+        "not lie above 0. Cosines are "
         "debiased: products of class means over pairs of rows of different groups, so that noise shared by both "
         "directions counts for nothing and noise of either does not shrink them.",
         kind="method",

@@ -21,7 +21,7 @@ from gnomon.errors import UserError
 from gnomon.methods.baselines import Columns, combine, take
 from gnomon.methods.contrast import cuts, sides
 from gnomon.methods.controls import Held, Setting, held_out_rows, shuffled_labels, signed
-from gnomon.methods.folds import grouped_folds, map_threads
+from gnomon.methods.folds import grouped_folds, map_threads, widening
 from gnomon.methods.linear import Difference, contrast
 from gnomon.methods.nested import join
 from gnomon.methods.probing import Candidate
@@ -88,19 +88,23 @@ def parts_of(groups: np.ndarray, split: np.ndarray, options: Options) -> Parts:
     """Fit and test, or outer folds over all rows where there are fewer groups than `nested_below`.
 
     Half-widths of the folds' intervals grow by sqrt(1 + k n_test / n_train), since folds share training rows (Nadeau
-    & Bengio 2003).
+    & Bengio 2003). UserError where the test split is wanted and has no rows.
     """
     k = options.folds
     if len(np.unique(groups)) >= options.nested_below:
+        if not (split == "test").any():
+            raise UserError("there are no rows in split 'test'", "held-out rows", "give generate.splits")
         return Parts("test", ((np.flatnonzero(split == "fit"), np.flatnonzero(split == "test")),))
     outer = grouped_folds(groups, k, options.seed + 1)
     pairs = tuple((np.flatnonzero(outer != i), np.flatnonzero(outer == i)) for i in range(k))
-    return Parts("cv", pairs, float(np.sqrt(1 + k / (k - 1))))
+    return Parts("cv", pairs, widening(k))
 
 
 def thin(of: Values, rows: np.ndarray, folds: int) -> str:
     """Why no direction can be fitted to these rows; "" where one can."""
-    found = cuts(of.value[rows], of.share) if len(rows) else None
+    if not len(rows):
+        return "there are no rows to make it of"
+    found = cuts(of.value[rows], of.share)
     if found is None:
         return "it is the same for nearly all rows"
     high = sides(of.value[rows], found)

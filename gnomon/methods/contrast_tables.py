@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from gnomon import nulls
+from gnomon.methods.increment import knows_more
 from gnomon.methods.probe_tables import FACTS, SCORES, SWEEP
 
 TEXT, NUMBER, WHOLE = pa.string(), pa.float64(), pa.int64()
@@ -26,8 +27,6 @@ PAIRS = {
     "confidence at the answer and at the confidence position": "both",
 }
 """The pairs of directions whose cosine is taken, and the place that chooses the layer shown first."""
-SMALL = 0.02
-"""An increment whose whole interval lies below this is none worth speaking of."""
 
 
 def holds(rows: Sequence[dict[str, Any]]) -> str:
@@ -39,15 +38,8 @@ def holds(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def beyond(rows: Sequence[dict[str, Any]]) -> str:
-    """Does the direction tell right from wrong beyond the baselines? yes: the intervals of increment and partial
-    correlation above 0; no: the increment's ends below SMALL; else undecided."""
-    gain, partial = (_one(rows, "correct", m, "increment") for m in ("auroc", "partial"))
-    if gain is None or partial is None or not np.isfinite([gain["ci_low"], partial["ci_low"]]).all():
-        return "undecided"
-    if gain["ci_low"] > 0 and partial["ci_low"] > 0:
-        return "yes"
-    same = gain["ci_low"] == gain["ci_high"] and partial["ci_low"] > 0  # the combination left the score out
-    return "no" if gain["ci_high"] < SMALL and not same else "undecided"
+    """Does the direction tell right from wrong beyond the baselines? yes, no or undecided; see `increment`."""
+    return knows_more(*(_one(rows, "correct", m, "increment") for m in ("auroc", "partial")))
 
 
 def _one(rows: Sequence[dict[str, Any]], target: str, metric: str, predictor: str = "difference") -> Any:

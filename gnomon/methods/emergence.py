@@ -46,6 +46,8 @@ class Setting:
     level: float = 0.05
     """Largest max-T p at which a target counts as read at all."""
     seed: int = 0
+    split: str = "all"
+    """What notes call the rows."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def emergence(
     `halves [k, n]` marks the rows of k random halves of the groups.
     """
     y = curve.target.y[curve.target.rows]
-    note = stats.thin_class(y > 0, "of the sweep", "emergence") if curve.target.binary else ""
+    note = stats.thin_class(y > 0, setting.split, "emergence") if curve.target.binary else ""
     drawn = curve.resampled(weights)
     low, high = np.nanquantile(drawn, (0.025, 0.975), axis=0) if not note else np.full((2, len(numbers)), np.nan)
     peak, rises = int(np.nanargmax(curve.values)), curve.p_max <= setting.level

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text
@@ -75,12 +76,18 @@ def _target(table: Any, name: str, rises: bool, few: bool) -> list[Block]:
             "the best layers of shuffled targets {null} on average (p = {p}). So it has no layer of emergence.",
             refs, "headline",
         )]  # fmt: skip
-    refs |= {"layer": _cell(name, "emergence", "value", ".0f", ci=True), "there": _cell(name, "score there")}
+    layer = rows.loc[rows["quantity"] == "emergence"].iloc[0]
+    known = bool(np.isfinite(layer["ci_low"]))
+    refs |= {"layer": _cell(name, "emergence", "value", ".0f", ci=known), "there": _cell(name, "score there")}
+    place = "the embedding, layer" if layer["site"] == "embed" else "layer"
+    extent = "95% interval over groups" if known else "no interval: too few rows of a class"
     text = (
-        f"{{name}} ({{text}}) emerges at layer {{layer}} (95% interval over groups): {metric} {{there}} there, "
+        f"{{name}} ({{text}}) emerges at {place} {{layer}} ({extent}): {metric} {{there}} there, "
         "{peak} at the peak, {site}; the best layers of shuffled targets come to {null} on average (p = {p})."
     )
-    if not few:
+    if not few and "test" not in set(rows["quantity"]):
+        text += " Test rows hold one value of it or none, and confirm nothing."
+    elif not few:
         refs |= {"test": _cell(name, "test", ci=True), "test_null": _cell(name, "test", "control")}
         text += " On test rows the probe of that layer comes to {test}, of shuffled targets to {test_null}."
     return [Text(text, refs, "headline")]
@@ -92,6 +99,11 @@ def _lead(row: dict[str, Any]) -> Text:
     refs = {"a": Ref("lags", where, "a", ""), "b": Ref("lags", where, "b", "")}
     if row["leads"] == "":
         return Text("Of {a} and {b} neither leads: one of them is never read above its null.", refs, "headline")
+    if not np.isfinite(row["ci_low"]):
+        return Text(
+            "{a} emerges {lag} layers behind {b}, without an interval ({note}): which of them leads is undecided.",
+            refs | {"lag": Ref("lags", where, "value", "+.0f"), "note": Ref("lags", where, "note", "")}, "headline",
+        )  # fmt: skip
     refs |= {
         "lag": Ref("lags", where, "value", "+.0f", ci=True), "p": Ref("lags", where, "p", ".3f"),
         "noise": Ref("lags", where, "control", ".1f"),
@@ -116,11 +128,14 @@ def _text_alone(table: Any, rising: list[str]) -> list[Block]:
             "value": _cell(name, "first site", ci=True), "null": _cell(name, "first site", "control"),
             "p": _cell(name, "first site", "p", ".3f"),
         }  # fmt: skip
-        out.append(Text(
-            "At the first site that was kept, {site}, {name} comes to {value} (shuffled {null}, p = {p}): what the "
-            "text at that position gives away before the layers have worked on it.", refs, "control",
-        ))  # fmt: skip
         rows = table.loc[table["target"] == name].set_index("quantity")
+        first = "what the token at that position gives away by itself"
+        if rows.loc["first site", "site"] != "embed":
+            first = "what is there where the curve begins; the embedding was not kept"
+        out.append(Text(
+            "At the first site that was kept, {site}, {name} comes to {value} (shuffled {null}, p = {p}): "
+            f"{first}.", refs, "control",
+        ))  # fmt: skip
         if rows.loc["emergence", "site"] == rows.loc["first site", "site"]:
             refs = {k: refs[k] for k in ("name", "site")}
             out.append(Text(

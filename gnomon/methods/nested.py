@@ -17,7 +17,7 @@ import pandas as pd
 
 from gnomon.methods.baselines import Combined
 from gnomon.methods.controls import Held, Setting, baseline_rows, held_out_rows
-from gnomon.methods.folds import grouped_folds, map_threads
+from gnomon.methods.folds import grouped_folds, map_threads, widening
 from gnomon.methods.heldout import held_out, shuffles_of, singles_of
 from gnomon.methods.probing import Candidate, Choice, Options, Problem, Read, best, kinds, scan
 
@@ -59,7 +59,7 @@ def nested(
     name = same.pop() if len(same) == 1 else "probe"
     families[name] = chosen
     shuffles, rows = shuffles_of(of, options, None), []
-    wide = replace(setting, widen=float(np.sqrt(1 + k / (k - 1))))
+    wide = replace(setting, widen=widening(k))
 
     def fold(i: int) -> dict[str, Held]:
         bases: dict[tuple[str, ...], np.ndarray] = {}

@@ -143,12 +143,12 @@ def similarity(
         if measure.startswith("cosine") and same:
             matrix = _cosine_matrix(x, y, measure == "cosine_centred")
             own = np.diag(matrix)
-            value, ends = float(own.mean()), _ends(stats.mean(own, counts[:, names]))
+            value, ends = float(own.mean()), stats.ends(stats.mean(own, counts[:, names]))
             null = np.array([float(matrix[np.arange(len(own)), order].mean()) for order in orders])
         elif measure.startswith("cka"):
             of = pairs.plain if measure == "cka_plain" else pairs.debiased
             value = float(of()[0])
-            ends = _jackknifed(pairs, value, seed) if measure == "cka_plain" else _ends(of(counts))
+            ends = _jackknifed(pairs, value, seed) if measure == "cka_plain" else stats.ends(of(counts))
             null = pairs.shuffled(orders, measure == "cka")
         else:
             continue
@@ -178,22 +178,13 @@ def _rows(
     common = {"measure": measure, "n": len(names), "groups": k}
     low, high = ends if k >= 4 and np.isfinite(value) else (np.nan, np.nan)
     p = nulls.p_value(value, null)
-    null_low, null_high = _ends(null)
+    null_low, null_high = stats.ends(null)
     middle = float(np.nanmean(null)) if np.isfinite(null).any() else np.nan
     shuffled = {"value": middle, "ci_low": null_low, "ci_high": null_high, "p": np.nan}
     return [
         common | {"control": "", "value": value, "ci_low": low, "ci_high": high, "p": p, "note": note},
         common | {"control": "shuffled"} | shuffled | {"note": f"{len(null)} shuffles of the pairing, by group"},
     ]
-
-
-def _ends(values: np.ndarray) -> tuple[float, float]:
-    """Central 95% of the defined draws; NaN where most are undefined."""
-    good = values[np.isfinite(values)]
-    if len(good) < max(len(values) / 2, 1):
-        return float("nan"), float("nan")
-    low, high = np.quantile(good, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def _drawn(k: int, draws: int, seed: Sequence[int]) -> np.ndarray:

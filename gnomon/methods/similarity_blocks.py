@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text
-from gnomon.methods.contrast_tables import SMALL
+from gnomon.methods.increment import SMALL
 from gnomon.methods.probe_blocks import fact
 from gnomon.stats import thin_notes
 from gnomon.store import Artifact
 
 LABELS = {"ci_low": "low", "ci_high": "high", "n_pos": "positive"}
 CARRIES = {
-    "both": "So both are read along shared directions.",
+    "both": "So each probe reads the other pass: what they follow lies along shared directions.",
     "one": "So only one of the two probes reads the other pass.",
     "none": "So neither probe was found to read the other pass.",
 }
@@ -165,8 +165,8 @@ def _figures(moved: bool) -> list[Block]:
 def _rules(nested: bool) -> list[Block]:
     out: list[Block] = [Text(
         "Both prompts hold the same question and answer, so that likeness is expected of them: other rows' partners "
-        "say how much of it is the row's own, and directions and transfer whether it is the confidence that is shared.",
-        kind="limit",
+        "say how much of it is the row's own. Probes and directions carry over as well where both confidences follow "
+        "what both prompts hold (the kind of question, its difficulty): shared is not yet the same.", kind="limit",
     )]  # fmt: skip
     if nested:
         out.append(Text(

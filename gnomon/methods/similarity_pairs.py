@@ -22,9 +22,9 @@ import numpy as np
 from gnomon import nulls, stats
 from gnomon.methods.baselines import Columns, combine, take
 from gnomon.methods.contrast_held import Options, Parts
-from gnomon.methods.contrast_tables import SMALL
 from gnomon.methods.controls import Held, Rows, Setting, held_out_rows, spearman_columns
 from gnomon.methods.folds import grouped_folds, map_threads
+from gnomon.methods.increment import SMALL, knows_more
 from gnomon.methods.linear import PENALTIES, Ridge
 from gnomon.methods.nested import join
 
@@ -209,6 +209,8 @@ def _beyond(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Increment and partial correlation of a fixed score over the baselines, whose combination is fitted by part."""
     held_parts = []
+    if not np.ptp(score) > 0:  # both passes state the same: there is no difference
+        return []
     for train, new in parts.pairs:
         early, late = train[np.isfinite(correct[train])], new[np.isfinite(correct[new])]
         if len(np.unique(correct[early])) < 2 or len(np.unique(correct[late])) < 2:
@@ -237,11 +239,4 @@ def carries(rows: Sequence[Mapping[str, Any]]) -> str:
 def tells(rows: Sequence[Mapping[str, Any]], smallest: float = SMALL) -> str:
     """Does the stated difference tell right from wrong beyond the baselines? yes, no or undecided; see `_beyond`."""
     found = {r["metric"]: r for r in rows if r["predictor"] == "increment"}
-    if not {"auroc", "partial"} <= set(found):
-        return "undecided"
-    gain, rest = found["auroc"], found["partial"]
-    if not np.isfinite([gain["ci_low"], rest["ci_low"]]).all():
-        return "undecided"
-    if rest["ci_low"] > 0 or rest["ci_high"] < 0:
-        return "yes" if gain["ci_low"] > 0 else "undecided"
-    return "no" if gain["ci_high"] < smallest else "undecided"
+    return knows_more(found.get("auroc"), found.get("partial"), smallest, either=True)

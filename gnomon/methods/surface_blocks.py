@@ -18,11 +18,10 @@ NAMES = {
     "internal": "the activations",
 }  # fmt: skip
 PLURAL = ("surface", "internal")
-PLURAL = ("surface", "internal")
 LOSS = {"r2": "of the variance (R2)", "deviance": "of the deviance"}
 VERDICTS = {
     "beyond": "So the activations hold something of it that these explanations do not.",
-    "nothing": "So the activations hold nothing worth speaking of beyond these explanations.",
+    "nothing": "So a probe of the activations adds nothing worth speaking of to these explanations.",
     "undecided": "Whether the activations hold anything of it beyond these explanations is undecided at this size.",
 }
 
@@ -117,7 +116,8 @@ def _rule(partial: bool) -> Text:
     more = ", and so does that of the partial correlation given the blocks before" if partial else ""
     return Text(
         f"Rule, fixed beforehand. Beyond: the 95% interval of the activations' increment lies above zero{more}. "
-        "Nothing: it ends below {smallest}. Undecided: else.", {"smallest": _fact("smallest", spec=".0%")}, "method",
+        f"Nothing: it ends below {{smallest}}{' and the partial one does not lie above zero' if partial else ''}. "
+        "Undecided: else.", {"smallest": _fact("smallest", spec=".0%")}, "method",
     )  # fmt: skip
 
 

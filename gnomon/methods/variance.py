@@ -18,6 +18,8 @@ import numpy as np
 from gnomon import nulls, stats
 from gnomon.methods.baselines import residuals
 from gnomon.methods.controls import spread
+from gnomon.methods.folds import widening
+from gnomon.methods.increment import knows_more
 from gnomon.methods.surface import Explained, Setting
 
 SWAPS = 199
@@ -53,7 +55,7 @@ def explained_columns(predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def score_rows(of: Explained, setting: Setting, split: str) -> list[dict[str, Any]]:
     """Lines of the table: by block and kind (alone, together, adds, partial), each with interval, control and p."""
-    widen = float(np.sqrt(1 + setting.folds / (setting.folds - 1))) if split == "cv" else 1.0
+    widen = widening(setting.folds) if split == "cv" else 1.0
     note = stats.thin_class(of.y > 0, "all" if split == "cv" else split, "surface") if of.binary else ""
     truth = of.y > 0 if of.binary else of.y
     loss = "deviance" if of.binary else "r2"
@@ -108,14 +110,5 @@ def _correlation(s: np.ndarray, e: np.ndarray, weights: np.ndarray | None = None
 
 
 def verdict(adds: Mapping[str, float], partial: Mapping[str, float], smallest: float) -> str:
-    """What the internal block's increment says: `beyond`, `nothing` or `undecided`, by the intervals alone.
-
-    Beyond: the increment's interval lies above 0 and so does the partial correlation's. Nothing: the increment's ends
-    below `smallest`. Undecided: else.
-    """
-    low, high = float(adds["ci_low"]), float(adds["ci_high"])
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return "undecided"
-    if high < smallest:
-        return "nothing"
-    return "beyond" if low > 0 and float(partial["ci_low"]) > 0 else "undecided"
+    """What the internal block's increment says: `beyond`, `nothing` or `undecided`, by `increment.knows_more`."""
+    return {"yes": "beyond", "no": "nothing", "undecided": "undecided"}[knows_more(adds, partial, smallest)]

@@ -10,14 +10,20 @@ from gnomon.step import KINDS, Planning
 from gnomon.store import Artifact
 
 
-def planned_pass(plan: Planning, wanted: str) -> str:
-    """The name of the confidence step that is called so, or else of the one that asks for it; UserError otherwise."""
+def planned_passes(plan: Planning) -> dict[str, str]:
+    """What each confidence step will ask, by step name."""
     asks, seen = {}, set()
     for name in sorted(plan.source_options, key=lambda name: name in KINDS):  # a kind stands for a step that has a name
         options = plan.source_options[name]
         if "ask" in options and id(options) not in seen:
             asks[name] = str(options["ask"])
             seen.add(id(options))
+    return asks
+
+
+def planned_pass(plan: Planning, wanted: str) -> str:
+    """The name of the confidence step that is called so, or else of the one that asks for it; UserError otherwise."""
+    asks = planned_passes(plan)
     if wanted in asks:
         return wanted
     found = [name for name, ask in asks.items() if ask == wanted]

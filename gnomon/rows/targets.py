@@ -14,6 +14,7 @@ import pandas as pd
 
 from gnomon import nulls
 from gnomon.errors import UserError, unknown
+from gnomon.rows.passes import planned_pass, planned_passes
 from gnomon.rows.signals import pass_called, passes, signals
 from gnomon.sites import POSITIONS, RAGGED
 from gnomon.step import Inputs, Planning
@@ -54,11 +55,19 @@ class Where:
 
 
 def check_targets(names: Sequence[str] | None, plan: Planning) -> None:
-    """Refuse a target that is neither a column nor a pass, before any work."""
-    known = {str(o.get("ask", "")) for n, o in plan.source_options.items() if "ask" in o} | set(plan.inputs)
+    """Refuse a target that is neither a column nor one pass, or that is named twice, before any work."""
+    asks, named = planned_passes(plan), []
     for name in names or ():
-        if name not in COLUMNS and name not in known:
-            raise unknown("target", name, [*COLUMNS, *sorted(known - {"generations", "activations", "confidence"})])
+        if name not in {*COLUMNS, *asks, *asks.values()}:
+            raise unknown("target", name, [*COLUMNS, *dict.fromkeys((*asks, *asks.values()))])
+        named.append(name if name in COLUMNS else planned_pass(plan, name))
+    once(named)
+
+
+def once(names: Sequence[str]) -> None:
+    """Refuse a target that is named twice (a pass by its step and by what it asks, say)."""
+    if len(set(names)) < len(names):
+        raise UserError(f"targets name one thing twice: {', '.join(names)}", "each once")
 
 
 def told(inputs: Inputs, names: Sequence[str] | None, default: Sequence[str]) -> tuple[pd.DataFrame, list[Told]]:
@@ -77,8 +86,7 @@ def told(inputs: Inputs, names: Sequence[str] | None, default: Sequence[str]) ->
             stated = table.get(artifact.name)  # a pass without one number is no column of the joined table
             values = np.full(len(table), np.nan) if stated is None else np.asarray(stated, dtype=np.float64)
             out.append(Told(artifact.name, text, values, True))
-    if len({t.name for t in out}) < len(out):
-        raise UserError(f"targets name one thing twice: {', '.join(t.name for t in out)}", "each once")
+    once([t.name for t in out])
     return table, out
 
 
@@ -114,11 +122,7 @@ def planned_sites(plan: Planning, of: str) -> list[tuple[str, str]] | None:
             raise UserError("no step captures activations", "activations of the answers, or of: a confidence pass",
                             "add capture: {sites: resid_post.*} to generate")  # fmt: skip
     else:
-        asking = [n for n, o in plan.source_options.items() if n == of or o.get("ask") == of]
-        name = of if of in plan.inputs else next((n for n in asking if n != "confidence"), "")
-        if not name:
-            known = [n for n, o in plan.source_options.items() if "ask" in o and n != "confidence"]
-            raise unknown("confidence pass", of, known)
+        name = planned_pass(plan, of)
         cost = plan.inputs[name]
         if not cost.sites:
             raise UserError(f"pass {name} keeps no activations", "activations of the pass itself",
@@ -167,6 +171,20 @@ def by_depth(
 def depth(site: Site) -> int:
     """The layer's number; the embedding lies before layer 0."""
     return -1 if site.component == "embed" else site.layer
+
+
+def too_few(y: np.ndarray, groups: np.ndarray, folds: int) -> str:
+    """Why a target `y [n]` (NaN where unknown) cannot be cross-validated; "" where it can.
+
+    Two questions a fold are needed, of each class where it has two values: rows of one question are not independent.
+    """
+    known = np.isfinite(y)
+    values = np.unique(y[known])
+    if len(values) < 2:
+        return "the same everywhere" if len(values) else "unknown everywhere"
+    sides = [y == v for v in values] if len(values) == 2 else [known]
+    least = min(len(np.unique(groups[side])) for side in sides)
+    return f"{least} questions{' of one class' if len(values) == 2 else ''}" if least < 2 * folds else ""
 
 
 def difficulty_bins(table: pd.DataFrame) -> np.ndarray | None:

@@ -12,12 +12,12 @@ mathematics is in methods/contrast.py and contrast_held.py. Cost: some seconds f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from gnomon.blocks import Block
 from gnomon.errors import UserError, unknown
@@ -33,6 +33,8 @@ from gnomon.methods.contrast_tables import (
     holds,
     scores_table,
 )
+from gnomon.rows.given import given_columns
+from gnomon.rows.options import OptionalTexts
 from gnomon.rows.passes import asked_pass, dense_sites, planned_pass
 from gnomon.rows.signals import pass_called, stated
 from gnomon.sites import RAGGED
@@ -41,15 +43,7 @@ from gnomon.store import Artifact
 from gnomon.types import SPLITS, Direction, Site
 from gnomon.writer import Writer
 
-GIVEN = ("difficulty", "max_prob", "entropy", "margin", "mean_logprob")
 ANSWER = ("answer", "last", "last_prompt")
-
-
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class ConfidenceDirections(Step):
@@ -67,11 +61,11 @@ class ConfidenceDirections(Step):
     """The pass whose stated confidence it is: a confidence step's name, or what it asks (self, other, ...)."""
     share: float = Field(default=0.3, gt=0, le=0.5)
     """High and low are this share of the training rows at the top and at the bottom of stated confidence."""
-    sites: Names | None = None
+    sites: OptionalTexts = None
     """Sites that are searched, such as resid_post.*; all that were captured, unless given."""
     position: Literal["", "last_prompt", "last", "answer"] = ""
     """The answer's place in the base generation; unless given the first captured of answer, last, last_prompt."""
-    given: Names | None = None
+    given: OptionalTexts = None
     """What the direction must add to; unless given: difficulty and output confidence (max_prob, entropy, margin,
     mean_logprob), as far as the generations have them."""
     shuffles: int = Field(default=199, ge=99, le=100_000)
@@ -127,7 +121,7 @@ class ConfidenceDirections(Step):
         told = stated(asked, np.asarray(table["row"]))
         split = np.asarray(table["split"].isin(SPLITS))
         rows = np.asarray(table["row"])
-        read = np.logical_and.reduce([np.isin(rows, place.view(place.sites[0]).rows) for place in places])
+        read = np.logical_and.reduce([np.isin(rows, p.view(site).rows) for p in places for site in p.sites])
         used = split & np.isfinite(told)
         facts: list[tuple[str, float, str]] = [
             ("of", np.nan, asked.name), ("ask", np.nan, asked_pass(asked)), ("generation", np.nan, source.name),
@@ -138,8 +132,10 @@ class ConfidenceDirections(Step):
         for place in places:
             place.rows = np.asarray(kept["row"])
         of = self._values(kept, told[used & read])
-        fit = np.flatnonzero(of.split == "fit")
-        reason = held.thin(of, fit, self.folds)
+        options = held.Options(self.shuffles, self.random, self.draws, self.folds, self.nested_below, ctx.seed)
+        parts = held.parts_of(of.groups, of.split, options)
+        trains = [np.flatnonzero(of.split == "fit"), *(train for train, _ in parts.pairs)]
+        reason = next((why for why in (held.thin(of, train, self.folds) for train in trains) if why), "")
         facts += [("rows", float(len(kept)), ""), ("groups", float(len(np.unique(of.groups))), ""),
                   ("spread", float(of.value.std()) if len(kept) else np.nan, ""),
                   ("nothing", np.nan, reason)]  # fmt: skip
@@ -147,7 +143,7 @@ class ConfidenceDirections(Step):
             ctx.log.warning("confidence_directions: no direction of %s's confidence: %s", asked.name, reason)
             self._write(out, [], [], [], pd.DataFrame(columns=PLACED_SWEEP.names), facts)
             return
-        self._study(of, places, out, ctx, kept, facts, source.name, asked.name)
+        self._study(of, places, out, ctx, kept, facts, source.name, asked.name, options, parts)
 
     def _places(self, inputs: Inputs, asked: Artifact, source: Artifact) -> list[Place]:
         base = [(str(s), p) for s, p in inputs.sites() if p not in RAGGED]
@@ -169,23 +165,16 @@ class ConfidenceDirections(Step):
         return [place for place in places if place.sites]
 
     def _values(self, kept: pd.DataFrame, told: np.ndarray) -> held.Values:
-        from gnomon.methods.baselines import choose, columns
-
-        offered = columns(kept)
-        names = self.given if self.given is not None else tuple(n for n in GIVEN if n in offered)
-        baselines, _ = choose(offered, names, "", True)
         right = np.array([np.nan if v is None else float(v) for v in kept["label"]])
         return held.Values(
             told, right, np.asarray(kept["group"].astype(str)), np.asarray(kept["split"].astype(str)),
-            baselines or {"constant": np.zeros(len(kept))}, self.share,
+            given_columns(kept, self.given), self.share,
         )  # fmt: skip
 
     def _study(
         self, of: held.Values, places: list[Place], out: Writer, ctx: Context, kept: pd.DataFrame,
-        facts: list[tuple[str, float, str]], generation: str, asked: str,
+        facts: list[tuple[str, float, str]], generation: str, asked: str, options: held.Options, parts: held.Parts,
     ) -> None:  # fmt: skip
-        options = held.Options(self.shuffles, self.random, self.draws, self.folds, self.nested_below, ctx.seed)
-        parts = held.parts_of(of.groups, of.split, options)
         ends = of.ends(np.flatnonzero(of.split == "fit"))
         high = sides(of.value, ends)
         facts += [("low end", ends[0], ""), ("high end", ends[1], ""), ("split", np.nan, parts.split),

@@ -34,6 +34,7 @@ from gnomon.rows.targets import (
     difficulty_bins,
     planned_sites,
     told,
+    too_few,
     where,
 )
 from gnomon.step import Context, Cost, Inputs, Planning, Step
@@ -119,12 +120,15 @@ class Emergence(Step):
         early = concat([ctx.split(here, s, "emergence: curves") for s in ("fit", "tune")])
         late = here.loc[here["split"] == "test", :]
         few = len(set(early["group"]) | set(late["group"])) < self.nested_below
+        if late.empty and not few:
+            raise UserError("emergence has no rows in split 'test'", "rows that confirm", "give generate.splits")
         if few:
             early = concat([early, ctx.split(here, "test", "emergence: all rows are cross-validated, few groups")])
         early = early.sort_values("row").reset_index(drop=True)
         targets, dropped = self._usable(early, offered)
         setting = law.Setting(
-            self.share, self.permutations, self.draws, self.classes, self.penalties, seed=ctx.seed
+            self.share, self.permutations, self.draws, self.classes, self.penalties, seed=ctx.seed,
+            split="all" if few else "fit+tune",
         )  # fmt: skip
         groups = np.asarray(early["group"].astype(str))
         folds = grouped_folds(groups, self.folds, ctx.seed, difficulty_bins(early))
@@ -145,7 +149,7 @@ class Emergence(Step):
         if not few:
             tested = ctx.split(here, "test", "emergence: the probes of the layers of emergence")
             for e in (e for e in emerged if e.rises):
-                lines.append(self._confirm(e, sites, early, folds, tested, offered, source, ctx))
+                lines += self._confirm(e, sites, early, folds, tested, offered, source, ctx)
         for text in stats.thin_notes(line["note"] for line in lines):
             ctx.log.warning("%s", text)
         lags = self._lags(emerged, offered)
@@ -166,13 +170,9 @@ class Emergence(Step):
         out, dropped = [], []
         for i, t in enumerate(offered):
             y = classes(np.asarray(early[f"y.{i}"], dtype=np.float64))
-            known = y[np.isfinite(y)]
-            counts = np.unique(known, return_counts=True)[1]
-            least = int(counts.min()) if len(counts) == 2 else len(known)
-            if len(counts) < 2:
-                dropped.append(f"{t.name}: {'the same everywhere' if len(known) else 'unknown everywhere'}")
-            elif least < 2 * self.folds:
-                dropped.append(f"{t.name}: {least} rows{' of one class' if len(counts) == 2 else ''}")
+            why = too_few(y, np.asarray(early["group"]), self.folds)
+            if why:
+                dropped.append(f"{t.name}: {why}")
             else:
                 out.append(law.Target(t.name, y, t.text))
         if not out:
@@ -212,13 +212,16 @@ class Emergence(Step):
     def _confirm(
         self, e: law.Emergence, sites: list[Site], early: pd.DataFrame, folds: np.ndarray, tested: pd.DataFrame,
         offered: list[Any], source: Any, ctx: Context,
-    ) -> dict[str, Any]:  # fmt: skip
-        """The probe of fit and tune at the layer of emergence, scored on test rows, beside shuffled targets."""
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """The probe of fit and tune at the layer of emergence, scored on test rows, beside shuffled targets: one line,
+        none where test has one value of the target only, or none."""
         target, site = e.curve.target, str(sites[int(e.first)])
         column = f"y.{next(i for i, t in enumerate(offered) if t.name == target.name)}"
         raw, new = (np.asarray(t[column], dtype=np.float64) for t in (early, tested))
         known, fresh = target.rows, np.flatnonzero(np.isfinite(new))
         y, y_new = target.y[known], (new[fresh] == np.nanmax(raw)).astype(float) if target.binary else new[fresh]
+        if len(np.unique(y_new)) < 2:
+            return []
         names = np.asarray(early["group"].astype(str))[known]
         shuffles = nulls.permuted(y, names, self.permutations, [ctx.seed, 17])
         own, others = law.held_out(
@@ -235,12 +238,12 @@ class Emergence(Step):
             found = stats.bootstrap(lambda w: one(own, truth, w), groups, self.draws, [ctx.seed, 19])
         null = law.ranked(others, np.repeat(y_new[:, None], others.shape[1], axis=1), np.zeros(len(fresh)),
                           target.binary)  # fmt: skip
-        return {
+        return [{
             "target": target.name, "text": target.text, "quantity": "test", "metric": target.metric.name, "site": site,
             "value": value, "ci_low": found.low, "ci_high": found.high, "control": float(np.nanmean(null)),
             "p": float(nulls.p_value(value, null)), "n": len(fresh), "groups": len(set(groups)), "rises": True,
             "note": found.note,
-        }  # fmt: skip
+        }]  # fmt: skip
 
     def _lags(self, emerged: list[law.Emergence], offered: list[Any]) -> list[dict[str, Any]]:
         """Every pair, the main one marked: stated confidence (the first pass) after correctness, where both are."""

@@ -13,12 +13,11 @@ The mathematics is in methods/similarity.py, contrast.py and similarity_pairs.py
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from gnomon.blocks import Block
 from gnomon.errors import UserError, unknown
@@ -28,6 +27,8 @@ from gnomon.methods.contrast_held import Options, Values, parts_of, thin
 from gnomon.methods.contrast_tables import COSINES, facts_table
 from gnomon.methods.folds import map_threads
 from gnomon.methods.similarity import similarity
+from gnomon.rows.given import given_columns
+from gnomon.rows.options import OptionalTexts
 from gnomon.rows.passes import asked_pass, dense_sites, planned_pass
 from gnomon.rows.signals import pass_called, stated
 from gnomon.step import Context, Inputs, Planning, Step
@@ -42,16 +43,8 @@ PLACE = [("site", TEXT), ("layer", WHOLE), ("series", TEXT), ("chosen", pa.bool_
 SIMILARITY = pa.schema([*PLACE, ("measure", TEXT), ("groups", WHOLE), *VALUES])
 TRANSFER = pa.schema([*PLACE, ("probe", TEXT), ("read", TEXT), ("metric", TEXT), *VALUES])
 STATED = pa.schema([("predictor", TEXT), ("metric", TEXT), ("n_pos", WHOLE), *VALUES])
-GIVEN = ("difficulty", "max_prob", "entropy", "margin", "mean_logprob")
 NAMES = {"cka": "CKA", "cka_plain": "CKA, not debiased", "cosine": "cosine of rows",
          "cosine_centred": "cosine of centred rows"}  # fmt: skip
-
-
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class SelfOther(Step):
@@ -68,13 +61,13 @@ class SelfOther(Step):
     """The one pass: a confidence step's name, or what it asks."""
     b: str = "other"
     """The other pass."""
-    sites: Names | None = None
+    sites: OptionalTexts = None
     """Sites that are compared, such as resid_post.*; all that both passes captured, unless given."""
     position: Literal["last_prompt", "last", "answer"] = "last_prompt"
     """The token of each pass's own text; last_prompt is the confidence position."""
     share: float = Field(default=0.3, gt=0, le=0.5)
     """High and low confidence are this share of the training rows at the top and at the bottom."""
-    given: Names | None = None
+    given: OptionalTexts = None
     """What the stated difference must add to; unless given: difficulty and output confidence."""
     most: int = Field(default=1000, ge=50)
     """Rows of which similarity is taken, whole groups of them drawn by the seed: its cost grows with their square."""
@@ -128,8 +121,8 @@ class SelfOther(Step):
         rows, split = np.asarray(table["row"]), np.asarray(table["split"].isin(SPLITS))
         told = [stated(artifact, rows) for artifact in two]
         asked = np.isfinite(told[0]) & np.isfinite(told[1])
-        held = [np.isin(rows, artifact.activations(f"{sites[0]}@{self.position}").rows) for artifact in two]
-        keep = split & asked & held[0] & held[1]
+        views = [artifact.activations(f"{site}@{self.position}") for artifact in two for site in sites]
+        keep = split & asked & np.logical_and.reduce([np.isin(rows, view.rows) for view in views])
         kept, studied = table.loc[keep, :].reset_index(drop=True), rows[keep]
         a, b = (
             pairs.Pass(
@@ -170,20 +163,13 @@ class SelfOther(Step):
             moved += pairs.held(a, b, sites, groups, parts, chosen, options)
             high = [sides(v.value, v.ends(fit))[dev] for v in values]
             cosines = self._cosines(a, b, sites, groups[dev], dev, high, chosen, options)
-        offered = self._baselines(kept)
+        offered = given_columns(kept, self.given)
         facts += [("site", np.nan, chosen), ("given", np.nan, ", ".join(offered))]
         right = np.array([np.nan if v is None else float(v) for v in kept["label"]])
         said = pairs.stated_rows(a, b, right, groups, parts, offered, options)
         facts += [("carries", np.nan, pairs.carries(moved)), ("tells", np.nan, pairs.tells(said))]
         alike = self._similar(a, b, sites, chosen, groups, splits, options)
         self._write(out, moved, cosines, said, alike, facts, chosen)
-
-    def _baselines(self, kept: pd.DataFrame) -> dict[str, np.ndarray]:
-        from gnomon.methods.baselines import choose, columns
-
-        offered = columns(kept)
-        names = self.given if self.given is not None else tuple(n for n in GIVEN if n in offered)
-        return choose(offered, names, "", True)[0] or {"constant": np.zeros(len(kept))}
 
     def _similar(
         self, a: pairs.Pass, b: pairs.Pass, sites: list[str], chosen: str, groups: np.ndarray, splits: np.ndarray,

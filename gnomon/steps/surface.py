@@ -36,6 +36,7 @@ from gnomon.rows.targets import (
     difficulty_bins,
     planned_sites,
     told,
+    too_few,
     where,
 )
 from gnomon.step import Context, Cost, Inputs, Planning, Step
@@ -130,7 +131,7 @@ class Surface(Step):
         setting = law.Setting(
             self.order, self.permutations, self.draws, self.folds, self.penalties, ctx.seed, self.smallest
         )
-        jobs, dropped = self._jobs(table, offered)
+        jobs, dropped = self._jobs(table, offered, few)
         offered_columns = columns(table)
         lines, chosen, features = [], [], {}
         with ctx.progress("surface", len(jobs) * (1 + len(candidates))) as advance:
@@ -189,21 +190,20 @@ class Surface(Step):
         ]
         return source, pairs
 
-    def _jobs(self, table: pd.DataFrame, offered: list[Told]) -> tuple[list[tuple[Told, np.ndarray]], list[str]]:
+    def _jobs(
+        self, table: pd.DataFrame, offered: list[Told], few: bool
+    ) -> tuple[list[tuple[Told, np.ndarray]], list[str]]:
         """Targets with enough rows, `y [n]` of the table; a reason for each other one. UserError where none is left."""
-        out, dropped = [], []
-        train = np.asarray(table["split"] != "test")
+        out, dropped, groups = [], [], np.asarray(table["group"])
+        train = np.asarray(table["split"] != "test") | few
         for i, t in enumerate(offered):
             y = classes(np.asarray(table[f"y.{i}"], dtype=np.float64))
-            known = y[np.isfinite(y) & train]
-            counts = np.unique(known, return_counts=True)[1]
-            least = int(counts.min()) if len(counts) == 2 else len(known)
-            if len(counts) < 2:
-                dropped.append(f"{t.name}: {'the same everywhere' if len(known) else 'unknown everywhere'}")
-            elif least < 2 * self.folds:
-                dropped.append(f"{t.name}: {least} rows{' of one class' if len(counts) == 2 else ''} in fit and tune")
-            elif not np.isfinite(y[~train]).any():
-                dropped.append(f"{t.name}: no test rows")
+            why = too_few(y[train], groups[train], self.folds)
+            late = np.isfinite(y) & ~train
+            if why:
+                dropped.append(f"{t.name}: {why}" + (" in fit and tune" if "questions" in why and not few else ""))
+            elif not few and len(np.unique(groups[late])) < 2:
+                dropped.append(f"{t.name}: {len(np.unique(groups[late]))} questions in test")
             else:
                 out.append((t, y))
         if not out:
