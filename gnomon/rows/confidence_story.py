@@ -203,7 +203,9 @@ def _tables(artifact: Artifact, binned: bool, order: pd.DataFrame) -> list[Block
     if len(order):
         out.append(Table("order", "The order of the bins", ("name", "n", "value", "ci_low", "ci_high"), labels=LABELS))
     if artifact.has("content_free"):
-        shown = [c for c in ("filler", "form", "confidence", "normal", "reversed", "mass", "text") if _free(artifact, c)]
+        shown = [
+            c for c in ("filler", "form", "confidence", "normal", "reversed", "mass", "text") if _free(artifact, c)
+        ]
         out.append(Table("content_free", "Contents without content", shown, formats=PERCENT))
     return out
 
