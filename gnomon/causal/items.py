@@ -3,8 +3,8 @@
 The score of a row is log p(right answer | prompt, the response's own words before its answer). Where the row was graded
 right, the right answer is the row's own (it may be an alias of the target); where it was wrong, the task's target.
 So without an edit a right row's answer is what greedy decoding writes, and a wrong row's is not. Where the task offers
-choices, each choice is scored and the best one, by mean log-probability per token, is the answer; where it was scored
-by letters, each letter is, in the spelling that continues the prompt.
+choices, each choice is scored whole and the best one, its log-probability divided as the generation did
+(`normalise`), is the answer; where it was scored by letters, each letter is, spelled as the chosen one (" A" or "A").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gnomon.errors import UserError
 from gnomon.interventions.base import places
 
 MAX_TARGET = 24
-"""Tokens of a target that are scored at most."""
+"""Tokens of a target that are scored at most; choices are scored whole, or the best one would be another."""
 
 Encode = Callable[[str], list[int]]
 Decode = Callable[[Sequence[int]], str]
@@ -66,8 +66,9 @@ def task_items(table: pd.DataFrame, where: Any, encode: Encode, decode: Decode) 
         choices = [str(c) for c in r["choices"]] if r["choices"] is not None else []
         if choices and r["scores"] is not None and len(r["scores"]):
             space = _space(decode(prompt[-1:]))
-            for i, choice in enumerate(_letters(r, len(choices)) or choices):
-                out.append(_item(int(r["row"]), i, prompt, [], encode(space + choice), keep))
+            letters = _letters(r, len(choices))
+            said = _spelled(letters, ids[prompt_len:], space, encode) or [encode(space + c) for c in choices]
+            out += [_item(int(r["row"]), i, prompt, [], target, keep, None) for i, target in enumerate(said)]
             continue
         before, lead = _before_answer(ids, prompt_len, r, decode)
         own = r["answer"] if bool(r["label"]) else None
@@ -85,10 +86,22 @@ def _letters(row: Mapping[Any, Any], n: int) -> list[str]:
     return [str(letter) for letter in found] if len(found) == n else []
 
 
-def _item(unit: int, choice: int, prompt: list[int], before: list[int], target: list[int], keep: int) -> Item:
+def _spelled(letters: Sequence[str], chosen: list[int], space: str, encode: Encode) -> list[list[int]]:
+    """Tokens of each letter with the space, or without, that the chosen one's token has (the other one, where only that
+    is a single token)."""
+    ways = dict.fromkeys((space, " ", ""))
+    first = next((way for way in ways if chosen in [encode(way + letter) for letter in letters]), space)
+    tried = [[encode(way + letter) for way in dict.fromkeys((first, *ways))] for letter in letters]
+    return [next((ids for ids in each if len(ids) == 1), each[0]) for each in tried]
+
+
+def _item(
+    unit: int, choice: int, prompt: list[int], before: list[int], target: list[int], keep: int,
+    most: int | None = MAX_TARGET,
+) -> Item:  # fmt: skip
     if not target:
         raise UserError(f"row {unit} has a target of no tokens", "a target that is some text")
-    tokens = (*prompt, *before, *target[:MAX_TARGET])
+    tokens = (*prompt, *before, *target[:most])
     return Item(unit, choice, tokens, len(prompt), keep, len(prompt) + len(before))
 
 

@@ -17,7 +17,9 @@ from gnomon.step import Context, Inputs
 from gnomon.types import Site
 
 MAX_TOKENS = 256
-"""Leading tokens of a fit text that are measured at most."""
+"""Leading tokens of a fit text that are measured at most, where its prompt is not as long."""
+MAX_RESPONSE = 64
+"""Tokens of a response that are measured after such a prompt."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ def edited_tokens(where: Where, length: int, prompt_len: int) -> np.ndarray:
             "last_prompt": at == prompt_len - 1,
         }[str(place)]
     return chosen
+
+
+def read_length(prompt_len: int) -> int:
+    """How many of a text's tokens are read at most; the answer's place is among them however long the prompt is."""
+    return MAX_TOKENS if prompt_len < MAX_TOKENS else prompt_len + MAX_RESPONSE
 
 
 def measure(
@@ -88,7 +95,8 @@ def _read(
     values: dict[Site, list[np.ndarray]] = {s: [] for s in sites}
     touched: list[np.ndarray] = []
     for part in _batches(spread(fit, rows), batch_size):
-        texts = [[int(i) for i in ids][:MAX_TOKENS] for ids in part["token_ids"]]
+        lengths = zip(part["token_ids"], part["prompt_len"], strict=True)
+        texts = [[int(i) for i in ids][: read_length(int(p))] for ids, p in lengths]
         touched += [edited_tokens(where, len(t), int(p)) for t, p in zip(texts, part["prompt_len"], strict=True)]
         out = model.forward(texts, read=sites)
         for s in sites:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gnomon.causal.arms import Arm
-from gnomon.causal.collect import losses, right_choices, task_outcomes
+from gnomon.causal.collect import choice_lengths, losses, right_choices, task_outcomes
 from gnomon.causal.items import Item, pair_items, text_items
 from gnomon.causal.pick import pick
 from gnomon.causal.worker import CLEAN, outcomes
@@ -36,7 +36,8 @@ def unrelated(model: Model, where: Where, n: int, rows: pd.DataFrame) -> list[It
 def found(out: Writer, name: str, rows: pd.DataFrame, arms: Sequence[Arm]) -> tuple[Outcomes, Outcomes]:
     """Outcomes of the set `name`: without an edit `[n, 1]`, and under each arm `[n, arms]`."""
     names = [CLEAN.name, *(arm.name for arm in arms)]
-    every = task_outcomes(pick(outcomes(out), set=name), rows["row"].tolist(), names, right_choices(rows))
+    scored, units = pick(outcomes(out), set=name), rows["row"].tolist()
+    every = task_outcomes(scored, units, names, right_choices(rows), choice_lengths(rows))
     part = slice(1, None)
     return every.column(0), Outcomes(every.logprob[:, part], every.right[:, part], every.answer[:, part])
 

@@ -41,8 +41,9 @@ def decided_by(score: str, source: Artifact, table: pd.DataFrame, encode: Encode
             f"score: generate, and the rows of {source.name} are played in rounds, scored by choices, or appended",
             "one written answer a row", "score: logprob",
         )  # fmt: skip
-    lengths = [len(encode(" " + str(target))) for target in table["target"].unique()[:200]]
-    long = bool(np.mean([n > MAX_TARGET for n in lengths]) > 0.5)
+    cut = table if "finish" not in table else table.loc[np.asarray(table["finish"] != "choice")]  # choices are whole
+    lengths = [len(encode(" " + str(target))) for target in cut["target"].unique()[:200]]
+    long = bool(np.mean([n > MAX_TARGET for n in lengths] or [False]) > 0.5)
     if score == "auto":
         whole = writes and (long or runs_answers(source.options))
         return ("generate" if whole else "logprob"), long

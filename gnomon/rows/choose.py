@@ -64,7 +64,8 @@ def choose_batch(model: Model, task: Task, batch: Sequence[Row], asking: Asking,
         found = logprobs[first : first + len(each)]
         scores = normalised(found, row.example.choices, asking.normalise)
         best = int(np.argmax(scores))
-        answers.append(answer_of(model, task, row, each[best], best, found[best], scores, asking))
+        how = {} if asking.normalise == "tokens" else {"normalise": asking.normalise}
+        answers.append(answer_of(model, task, row, each[best], best, found[best], scores, asking, how))
         chosen.append(first + best)
         first += len(each)
     gather.take(places(answers), lambda picks: values_of(prompt, tails, answers, chosen, picks))

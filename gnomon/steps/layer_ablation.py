@@ -20,7 +20,7 @@ import pyarrow as pa
 from pydantic import BeforeValidator, Field, field_validator
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text
-from gnomon.causal.collect import right_choices, task_outcomes
+from gnomon.causal.collect import choice_lengths, right_choices, task_outcomes
 from gnomon.causal.items import scored_rows, spread, task_items
 from gnomon.causal.measure import component_means
 from gnomon.causal.options import as_tuple, check_where
@@ -144,7 +144,8 @@ class LayerAblation(Step):
     def _rows(self, out: Writer, tune: pd.DataFrame, name: str, conditions: list[str], seed: int) -> pd.DataFrame:
         """Change of each metric under each condition, with its interval and p."""
         scored = pick(outcomes(out), set=name)
-        every = task_outcomes(scored, tune["row"].tolist(), [CLEAN.name, *conditions], right_choices(tune))
+        units, names = tune["row"].tolist(), [CLEAN.name, *conditions]
+        every = task_outcomes(scored, units, names, right_choices(tune), choice_lengths(tune))
         groups = np.asarray(tune["group"])
         weights = weights_of(groups, self.draws, seed)
         rows = []

@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import BeforeValidator, Field, field_validator
 
 from gnomon.blocks import Block
-from gnomon.causal.collect import right_choices, task_outcomes
+from gnomon.causal.collect import choice_lengths, right_choices, task_outcomes
 from gnomon.causal.items import scored_rows, spread, task_items
 from gnomon.causal.measure import component_means
 from gnomon.causal.options import as_tuple, check_where
@@ -163,7 +163,8 @@ class NeuronAblation(Step):
         blocks = ablation_blocks(items, chosen, self.where, self.controls, self.batch_size, ctx.seed)
         score(blocks, [], out, ctx, "neuron ablation", self.batch_size)
         names = [c.name for c in blocks[0].conditions]
-        found = task_outcomes(pick(outcomes(out), set=SET), texts["row"].tolist(), names, right_choices(texts))
+        scored, units = pick(outcomes(out), set=SET), texts["row"].tolist()
+        found = task_outcomes(scored, units, names, right_choices(texts), choice_lengths(texts))
         right = found.right.astype(np.float64)
 
         def values(*columns: int) -> Values:

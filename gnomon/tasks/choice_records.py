@@ -35,7 +35,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 or test, not ours: it counts only where the option `fields` names it.)"""
 Reading = Literal["auto", "index", "label", "text"]
 _WRITTEN = {"index", "features", "shots", "shot_groups", "question", "question_type", "rotation", "place", "choice",
-            "letter", "letters", "target_letter", "letter_mass"}  # fmt: skip
+            "letter", "letters", "target_letter", "letter_mass", "normalise"}  # fmt: skip
 _LONGEST = 200
 
 
