@@ -11,6 +11,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from gnomon import stats
 from gnomon.errors import UserError
 from gnomon.methods import calibration as cal
+from gnomon.methods import calibration_gaps as gaps
 from gnomon.methods import calibration_risk as risk
 from gnomon.methods import calibration_scaling as scaling
 
@@ -160,7 +161,7 @@ def test_the_interval_of_ece_covers_the_error_that_was_planted(off, n):
     hits = above = 0
     for seed in range(1000, 1080):
         p, y, _ = sample(n, seed=seed, off=off)
-        found = cal.ece_interval(p, y, np.arange(n), draws=300, seed=seed)
+        found = gaps.ece_interval(p, y, np.arange(n), draws=300, seed=seed)
         assert found.low <= found.high
         hits += found.low - 1e-9 <= true <= found.high + 1e-9
         above += found.low > 0
@@ -168,11 +169,41 @@ def test_the_interval_of_ece_covers_the_error_that_was_planted(off, n):
     assert above <= 6 if off == 1 else n < 500 or above >= 76
 
 
+@pytest.mark.parametrize(
+    ("off", "n", "above"), [((1.0, 1.0), 150, (0, 6)), ((1.0, 0.3), 150, (0, 60)), ((1.0, 0.3), 400, (50, 60))]
+)
+def test_the_interval_of_a_difference_of_two_ece_covers_it(off, n, above):
+    """A percentile bootstrap covers the second in 60% and the third in 35%."""
+
+    def both(n: int, seed: int) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
+        rng = np.random.default_rng([n, seed])
+        z, u = rng.normal(size=n) * 1.2, rng.random(n)
+        z = [z + rng.normal(size=n) * 0.5 for _ in off]
+        right = [expit(o * v) for o, v in zip(off, z, strict=True)]
+        return [(expit(v), (u < r).astype(float)) for v, r in zip(z, right, strict=True)], right
+
+    true = []
+    for (p, _), r in zip(*both(200_000, 0), strict=True):
+        bins = cal.equal_mass_bins(p)
+        true.append(np.mean([abs((p - r)[bins == i].mean()) for i in range(10)]))
+    hits = found_above = 0
+    for seed in range(60):
+        a, b = both(n, seed)[0]
+        found = gaps.ece_difference(a, b, np.arange(n), draws=200, seed=seed)
+        assert found.value == pytest.approx(float(cal.ece(*b) - cal.ece(*a)))
+        hits += found.low - 1e-9 <= true[1] - true[0] <= found.high + 1e-9
+        found_above += found.low > 0 or found.high < 0
+    assert hits >= 50
+    assert above[0] <= found_above <= above[1]
+
+
 def test_one_group_has_no_interval():
     p, y, _ = sample(30)
-    found = cal.ece_interval(p, y, np.zeros(30))
-    assert np.isnan(found.low)
-    assert "two groups" in found.note
+    found = gaps.ece_interval(p, y, np.zeros(30))
+    two = gaps.ece_difference((p, y), (p, y), np.zeros(30))
+    for each in (found, two):
+        assert np.isnan(each.low)
+        assert "two groups" in each.note
 
 
 def test_reliability_bins_hold_every_row_once():

@@ -15,6 +15,7 @@ from gnomon.blocks import Text
 from gnomon.errors import UserError
 from gnomon.methods import calibration as cal
 from gnomon.methods import calibration_increments as news
+from gnomon.methods import calibration_rivals as rivals
 from gnomon.methods.calibration_risk import aurc
 from gnomon.methods.calibration_signals import Column
 from gnomon.report.resolve import check, render_text
@@ -161,7 +162,7 @@ def test_temperature_of_the_options_is_fitted_on_the_scores(tmp_path):
 def test_planted_confidence_beats_difficulty_and_output_confidence(planted):
     artifact, _, _ = planted
     best = {"signal": news.BEST, "split": "cv"}
-    for over in (news.DIFFICULTY, news.OUTPUT, news.BOTH):
+    for over in (rivals.DIFFICULTY, rivals.OUTPUT, rivals.BOTH):
         found = line(artifact, "increments", metric="difference", over=over, **best)
         assert found["verdict"] == news.BEATS
         assert found["ci_low"] > 0
@@ -219,7 +220,7 @@ def test_confidence_that_is_difficulty_in_other_words_adds_nothing(tmp_path):
     best = {"signal": news.BEST, "split": "cv"}
     assert line(artifact, "increments", metric="auroc", control="", **best)["ci_low"] > 0.6  # it does tell
     assert line(artifact, "increments", metric="increment", **best)["verdict"] != news.BEATS
-    assert line(artifact, "increments", metric="difference", over=news.DIFFICULTY, **best)["verdict"] == news.NOT
+    assert line(artifact, "increments", metric="difference", over=rivals.DIFFICULTY, **best)["verdict"] == news.NOT
     text = said(artifact)
     assert "stated confidence does not beat it" in text[1]
     assert "adds something of its own" not in text[1]
@@ -232,12 +233,12 @@ def test_empty_confidence_is_seldom_said_to_add_anything():
         n = 150
         hard, told, prob = rng.normal(size=(3, n))
         columns = {"ease": -hard, "max_prob": prob}
-        of = news.Problem(
+        of = rivals.Problem(
             rng.random(n) < expit(-hard), np.arange(n).astype(str), np.repeat(["fit", "tune", "test"], [75, 15, 60]),
             [Column("self", "", "stated", True, expit(told))], [Column("ease", "", "difficulty", False, -hard)],
             [Column("max_prob", "", "output", True, expit(prob))], columns,
         )  # fmt: skip
-        found = news.increment_rows(of, news.Options(draws=200, permutations=199, seed=seed), nested=False)
+        found = news.increment_rows(of, rivals.Options(draws=200, permutations=199, seed=seed), nested=False)
         gain = [r for r in found if r["metric"] == "increment" and r["signal"] == news.BEST]
         assert len(gain) == 1
         hits += gain[0]["verdict"] == news.BEATS
@@ -250,11 +251,11 @@ def test_the_best_signal_is_chosen_before_test_is_read():
     y, split = rng.random(n) < 0.5, np.repeat(["fit", "tune", "test"], [50, 10, 60])
     early = Column("early", "", "stated", True, np.where(split == "test", rng.random(n), y * 1.0))
     late = Column("late", "", "stated", True, np.where(split == "test", y * 1.0, rng.random(n)))
-    of = news.Problem(y, np.arange(n).astype(str), split, [late, early], [], [], {})
-    found = news.increment_rows(of, news.Options(draws=200, permutations=199), nested=False)
+    of = rivals.Problem(y, np.arange(n).astype(str), split, [late, early], [], [], {})
+    found = news.increment_rows(of, rivals.Options(draws=200, permutations=199), nested=False)
     assert {r["choice"] for r in found if r["signal"] == news.BEST} == {"early"}
     gone = Column("gone", "", "stated", True, np.full(n, np.nan))
-    assert news.best([gone, late], y, np.arange(n)) is late
+    assert rivals.best([gone, late], y, np.arange(n)) is late
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_without_a_pass_output_confidence_is_asked_about_and_that_is_said(tmp_pa
     artifact = run(tmp_path, {"generate": made["generate"]})
     assert "output confidence" in said(artifact)[0]
     assert "No confidence pass was read" in warned(artifact)
-    assert news.OUTPUT not in set(artifact.table("increments").query("signal == 'best stated'")["against"])
+    assert rivals.OUTPUT not in set(artifact.table("increments").query("signal == 'best stated'")["against"])
 
 
 def test_unknown_difficulty_is_said(tmp_path):
@@ -310,7 +311,7 @@ def test_unknown_difficulty_is_said(tmp_path):
     made["self"] = save_pass(tmp_path, table, known["self"], s, "self", "self")
     artifact = run(tmp_path, made, baselines=None)
     assert "difficulty is unknown" in said(artifact)[1]
-    assert news.DIFFICULTY not in set(artifact.table("increments")["over"])
+    assert rivals.DIFFICULTY not in set(artifact.table("increments")["over"])
 
 
 def test_a_thin_class_has_no_interval_and_no_verdict(tmp_path, caplog):

@@ -15,6 +15,7 @@ from gnomon.errors import UserError
 from gnomon.methods import calibration
 from gnomon.methods import comparing as law
 from gnomon.methods import comparing_layers as layers
+from gnomon.methods import comparing_transfer as transfer
 from gnomon.methods.comparing_rows import paired
 from gnomon.report.resolve import render_text
 from gnomon.step import Context, Inputs, ModelSpec
@@ -198,12 +199,45 @@ def test_logistic_probes_too(tmp_path):
     assert cell(done, "transfer", of="answers", fitted_on="a", read_on="b", metric="auroc") > 0.7
 
 
+def noise(seed: int, n: int) -> tuple[layers.Question, np.ndarray]:
+    """Noise `[n, 4]`, and labels of both sides that are coin flips."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(n, 4)), (rng.random(n) < 0.5).astype(float)
+    split = np.repeat(["fit", "test"], [n // 2, n - n // 2])
+    return layers.Question("answers", "correct", y, y, np.arange(n).astype(str), split), x
+
+
+def test_intervals_over_folds_are_half_as_wide_again():
+    of, x = noise(0, 100)
+    for below, factor in ((500, 1.5), (0, 1.0)):
+        where = layers.plan(of, 5, below, 0)
+        held = [layers.measure(of, where, "resid_post.1", "last", x, x, "difference")]
+        line = transfer.transfer_lines(of, where, held, law.Setting(200, 199))[0][0]
+        y, f, s = (v[where.tested] for v in (of.y_a.astype(bool), where.outer, held[0].outer["aa"]))
+        plain = stats.bootstrap(lambda w, s=s, y=y, f=f: stats.auroc(s, y, w, f), of.groups[where.tested], 200, [0, 47])
+        assert line["value"] == pytest.approx(plain.value)
+        assert line["value"] - line["ci_low"] == pytest.approx(factor * (plain.value - plain.low))
+
+
+def test_probes_of_noise_are_seldom_above_shuffled_labels():
+    """Without the wider null 11% of 150 are."""
+    hits = 0
+    for seed in range(150):
+        of, x = noise(seed, 60)
+        fold, scores = layers.plan(of, 5, 500, seed).outer, np.zeros(60)
+        for k in range(5):
+            scores[fold == k] = layers.probed(of, {"a": x}, fold != k, fold == k, "difference", ("aa",))["aa"]
+        line = {"read_on": "a"}
+        hits += transfer.tested(of, line, scores, np.arange(60), fold, law.Setting(2, 199), 1.5)[0]["p"] <= 0.05
+    assert hits <= 12
+
+
 def test_the_shuffled_null_is_spearman_of_shuffled_numbers():
     rng = np.random.default_rng(3)
     n, folds = 60, np.arange(60) % 3
     values, y, groups = rng.normal(size=n), np.round(rng.random(n), 1), np.arange(n) // 2 * 3 + folds
     of = layers.Question("self", "confidence", y, y, groups, np.full(n, "test"))
-    null = layers.shuffled(of, values, y, groups, folds, law.Setting(permutations=199))
+    null = transfer.shuffled(of, values, y, groups, folds, law.Setting(permutations=199))
     moved = nulls.permuted(y, groups, 199, [0, 46], folds)
     expected = [float(stats.spearman(values, moved[:, i], folds=folds)) for i in range(199)]
     np.testing.assert_allclose(null, expected, atol=1e-12)

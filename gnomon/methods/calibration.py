@@ -129,63 +129,6 @@ def decomposition(
     return {name: value[0] if weights is None else value for name, value in out.items()}
 
 
-SHAPES = np.linspace(0.0, 2.0, 41)
-"""Multiples of the observed gaps that `gap_interval` tries."""
-
-
-def gap_interval(
-    rows: np.ndarray,
-    groups: np.ndarray,
-    bins: np.ndarray,
-    power: int = 1,
-    centre: bool = False,
-    draws: int = 2000,
-    seed: stats.Seed = 0,
-) -> stats.Interval:
-    """sum_b share_b |gap_b|^power, gap_b the mean of `rows [n]` in bin b, with a 95% interval by inverting a test.
-
-    Such a sum is too large by construction: the noise of every bin adds to it. A percentile bootstrap adds that noise
-    twice and, where the true gaps are 0, covers the truth never. Here the true gaps are taken to be k times the
-    observed ones; kept is every k for which the observed value lies within 95% of sum share |k gap + noise|^power,
-    noise by the bootstrap over groups (Neyman 1937). In simulation ECE (60 to 1,000 rows, seven shapes) is covered in
-    .84 to .98 of samples. The value itself may lie above its interval: that is the bias.
-
-    Args:
-        bins: bin `[n]` of each row.
-        centre: gaps from the mean of all rows, not from 0 (resolution).
-    """
-    by, ones = Bins.of(rows, bins), np.ones(len(rows))
-    count = by.sums(ones, None)
-    gaps, share = by.sums(rows, None) / count, count[0] / count.sum()
-    gaps = gaps - (gaps @ share)[:, None] * centre
-    value = float((np.abs(gaps) ** power @ share)[0])
-    if len(np.unique(groups)) < 2:
-        return stats.Interval(value, note="fewer than two groups: no interval")
-    weights = stats.group_weights(groups, draws, seed)
-    drawn, sums = by.sums(ones, weights), by.sums(rows, weights)
-    middle = sums.sum(axis=1, keepdims=True) / np.maximum(drawn.sum(axis=1, keepdims=True), 1) * centre
-    noise = np.where(drawn > 0, sums / np.maximum(drawn, 1) - middle - gaps, 0.0)
-    noise *= np.sqrt(count / np.maximum(count - 1, 1))  # a resample of n rows spreads by (n - 1) / n
-    tried = np.stack([np.abs(k * gaps + noise) ** power @ share for k in SHAPES])
-    low, high = np.quantile(tried, (0.025, 0.975), axis=1)
-    above, below = SHAPES[high >= value - 1e-12] ** power, SHAPES[low <= value + 1e-12] ** power
-    return stats.Interval(value, value * float(above[0]) if len(above) else value,
-                          value * float(below[-1]) if len(below) else 0.0)  # fmt: skip
-
-
-def ece_interval(
-    p: np.ndarray,
-    y: np.ndarray,
-    groups: np.ndarray,
-    bins: int | np.ndarray = BINS,
-    draws: int = 2000,
-    seed: stats.Seed = 0,
-) -> stats.Interval:
-    """ECE, and the 95% interval of the calibration error itself, which ECE overstates; see `gap_interval`."""
-    p, y = checked(p, y)
-    return gap_interval(p - y, groups, Bins.of(p, bins).which, draws=draws, seed=seed)  # fmt: skip
-
-
 # ---------------------------------------------------------------- under perfect calibration
 
 

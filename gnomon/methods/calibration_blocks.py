@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text
-from gnomon.methods.calibration_increments import BEATS, BEST, BOTH, DIFFICULTY, OUTPUT, UNDECIDED
+from gnomon.methods.calibration_increments import BEATS, BEST, UNDECIDED
+from gnomon.methods.calibration_rivals import BOTH, DIFFICULTY, OUTPUT
 from gnomon.methods.calibration_signals import NONE, PERFECT
 from gnomon.stats import thin_notes
 from gnomon.store import Artifact

@@ -17,103 +17,22 @@ not` where it ends below `smallest`, else `undecided`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from gnomon import nulls, stats
-from gnomon.methods.baselines import Columns, Combined, combine, residuals, take
-from gnomon.methods.calibration_signals import Column, intervals, minus, spread
+from gnomon.methods.baselines import Combined, residuals
+from gnomon.methods.calibration_rivals import BOTH, TOGETHER, Bases, Options, Part, Problem, best, held_out
+from gnomon.methods.calibration_signals import intervals, minus, spread
 from gnomon.methods.folds import grouped_folds, map_threads
 
 BEST = "best stated"
-DIFFICULTY, OUTPUT, BOTH = "difficulty", "output", "cheap"
-TOGETHER = "difficulty and output together"
 BEATS, NOT, UNDECIDED = "beats", "does not", "undecided"
-Bases = dict[tuple[Any, ...], np.ndarray]
 COLUMNS = ("signal", "choice", "over", "against", "split", "metric", "control", "value", "ci_low", "ci_high", "p", "q",
            "n", "n_pos", "groups", "selected", "verdict", "note")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Graded rows `[n]` and what could tell right from wrong in them."""
-
-    y: np.ndarray
-    groups: np.ndarray
-    split: np.ndarray
-    claims: Sequence[Column]
-    """The signals that are asked about: stated ones, or output ones where nothing was stated."""
-    difficulty: Sequence[Column]
-    output: Sequence[Column]
-    cheap: Columns
-    """Baselines of the combination."""
-    probes: Sequence[Column] = ()
-    """Fitted on fit, so compared on test alone."""
-    level: np.ndarray | None = None
-    """Difficulty bin `[n]`: folds are dealt out evenly over it."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """As in the step."""
-
-    draws: int = 2000
-    permutations: int = 999
-    seed: int = 0
-    folds: int = 5
-    smallest: float = 0.02
-
-
-@dataclass(frozen=True)
-class Part:
-    """One signal on the held-out rows of one fold: arrays over the rows `rows` where it is known."""
-
-    rows: np.ndarray
-    choice: str
-    values: np.ndarray
-    against: Mapping[str, tuple[str, np.ndarray]]
-    """By what it is over: the name and the values (NaN where unknown) of the one compared with."""
-    combined: Combined | None
-
-
-def best(of: Sequence[Column], y: np.ndarray, rows: np.ndarray) -> Column | None:
-    """The signal with the largest AUROC on those rows (each where it is known); the first of equals."""
-    areas = []
-    for column in of:
-        known = rows[np.isfinite(column.values[rows])]
-        area = float(stats.auroc(column.values[known], y[known])) if len(known) else np.nan
-        areas.append(-1.0 if np.isnan(area) else area)
-    return of[int(np.argmax(areas))] if len(areas) else None
-
-
-def held_out(
-    of: Problem, signal: Column, train: np.ndarray, choose: np.ndarray, new: np.ndarray, o: Options, bases: Bases
-) -> Part:  # fmt: skip
-    """One signal on rows `new`: the combination learned on `train`, the output signal chosen on `choose`.
-
-    `bases` keeps what the cheap ones alone say, for the next signal that is known on the same rows.
-    """
-    known, rows = train[np.isfinite(signal.values[train])], new[np.isfinite(signal.values[new])]
-    against: dict[str, tuple[str, np.ndarray]] = {}
-    for over, offered in ((DIFFICULTY, of.difficulty), (OUTPUT, [c for c in of.output if c is not signal])):
-        rival = best(offered, of.y, choose)
-        if rival is not None:
-            against[over] = (rival.name, rival.values[rows])
-    combined = None
-    cheap = {name: values for name, values in of.cheap.items() if name != signal.name}
-    if cheap and len(rows) and 0 < of.y[known].sum() < len(known):
-        folds = grouped_folds(of.groups[known], o.folds, o.seed, of.level[known] if of.level is not None else None)
-        key = (*cheap, known.tobytes(), rows.tobytes())
-        combined = combine(
-            take(cheap, known), of.y[known].astype(np.float64), folds, signal.values[known], take(cheap, rows),
-            signal.values[rows], bases.get(key),
-        )  # fmt: skip
-        bases[key] = combined.base
-        against[BOTH] = (TOGETHER, combined.base)
-    return Part(rows, signal.name, signal.values[rows], against, combined)
 
 
 def increment_rows(of: Problem, options: Options, nested: bool) -> list[dict[str, Any]]:
@@ -172,7 +91,7 @@ class _Line:
         self.y, self.groups = of.y[rows], of.groups[rows]
         self.fold = np.repeat(np.arange(len(parts)), [len(p.rows) for p in parts])
         self.values = np.concatenate([p.values for p in parts])
-        self.wide = float(np.sqrt(1 + 1 / (len(parts) - 1))) if len(parts) > 1 else 1.0
+        self.wide = float(np.sqrt(1 + len(parts) / (len(parts) - 1))) if len(parts) > 1 else 1.0
         self.thin = stats.thin_class(self.y, str(where["split"]), "calibration")
         self.statistics: dict[str, stats.Statistic] = {}
         self.found: dict[str, stats.Interval] = {}
@@ -194,7 +113,10 @@ class _Line:
         if self.thin and more.get("control") != "shuffled":
             found = stats.Interval(found.value, note=self.thin)
         else:
-            found = replace(found, low=low, high=high, draws=found.value + by * (found.draws - found.value))
+            least = 0.0 if metric == "auroc" else -1.0
+            found = replace(
+                found, low=max(low, least), high=min(high, 1.0), draws=found.value + by * (found.draws - found.value)
+            )
         note = "; ".join(t for t in (found.note, more.pop("note", "")) if t)
         self.out.append({
             **dict.fromkeys(COLUMNS, ""), "p": found.p_above_zero if metric != "auroc" else np.nan, "q": np.nan,

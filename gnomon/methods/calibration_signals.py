@@ -23,6 +23,7 @@ import numpy as np
 
 from gnomon import nulls, stats
 from gnomon.methods import calibration as cal
+from gnomon.methods import calibration_gaps as gaps
 from gnomon.methods.calibration_risk import aurc, best_aurc, risk_at
 from gnomon.methods.calibration_scaling import Scaling, fit_platt, fit_temperature
 
@@ -164,7 +165,7 @@ def probability_lines(
     out, y, s = Lines(where, of, setting), of.y, setting
     bins = cal.equal_mass_bins(p, s.bins)
     null = cal.expected_ece(p, of.groups, s.simulations, [s.seed, 37], bins)
-    found = cal.ece_interval(p, y, of.groups, bins, s.draws, s.seed)
+    found = gaps.ece_interval(p, y, of.groups, bins, s.draws, s.seed)
     tail = nulls.p_value(found.value, null)
     out.add("ece", found, "", f"{bins.max() + 1} bins; interval of the error itself, its upward bias taken off", tail)
     told = f"mean and 95% range of {s.simulations} draws of y from p"
@@ -181,7 +182,7 @@ def probability_lines(
 
     plain = [name for name in cal.TERMS if name not in ("reliability", "resolution")]
     for name, rows in (("reliability", p - y), ("resolution", y.astype(np.float64))):
-        square = cal.gap_interval(rows, of.groups, bins, 2, name == "resolution", s.draws, s.seed)
+        square = gaps.gap_interval(rows, of.groups, bins, 2, name == "resolution", s.draws, s.seed)
         out.add(name, square, "", "term of the Brier score; upward bias taken off the interval")
     share = f"the share of right answers before test, {base:.3f}, said of every row"
     named: dict[str, tuple[stats.Statistic, str, str]] = {

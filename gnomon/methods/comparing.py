@@ -3,6 +3,7 @@
     difference   s(b) - s(a) of a score s, both sides of a draw with the same groups (paired bootstrap)
     swapped      in each group a fair coin says which of the two answers is called b: what the difference is worth
                  where they are exchangeable; p = (1 + as far from 0) / (1 + draws), two-sided (Fisher's test)
+    ECE          is too large by construction: its intervals are of `calibration_gaps`, not percentiles
     McNemar      exact: gained ~ Binomial(gained + lost, 1/2) where no answer of either model is better (McNemar 1947)
 
 Scores take weights `[b, n]` as those of `stats` and `calibration` do. numpy and scipy only; no model.
@@ -19,6 +20,7 @@ from scipy.stats import binomtest, rankdata
 
 from gnomon import nulls, stats
 from gnomon.methods import calibration
+from gnomon.methods import calibration_gaps as gaps
 
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 """(confidence `[n]`, right `[n]`, weights) -> `[b]`."""
@@ -91,6 +93,8 @@ def compared(metric: str, score: Score, of: Pair, setting: Setting, signal: str 
         if note or not len(of.groups):
             one = statistic(np.ones((1, len(of.groups)))) if len(of.groups) else [np.nan]
             found = stats.Interval(float(one[0]), note=note or "no rows")
+        elif score is calibration.ece:
+            found = _ece(side, of, setting)
         else:
             found = stats.bootstrap(statistic, of.groups, setting.draws, [setting.seed, 41])
         lines.append(common | {"side": side, "value": found.value, "ci_low": found.low, "ci_high": found.high,
@@ -105,6 +109,14 @@ def compared(metric: str, score: Score, of: Pair, setting: Setting, signal: str 
                                "ci_low": float(low), "ci_high": float(high),
                                "note": f"{setting.permutations} times a fair coin a group"})  # fmt: skip
     return lines
+
+
+def _ece(side: str, of: Pair, setting: Setting) -> stats.Interval:
+    given: dict[str, Any] = {"draws": setting.draws, "seed": [setting.seed, 41]}
+    if side == "difference":
+        return gaps.ece_difference((of.c_a, of.y_a), (of.c_b, of.y_b), of.groups, **given)
+    c, y = (of.c_a, of.y_a) if side == "a" else (of.c_b, of.y_b)
+    return gaps.ece_interval(c, y, of.groups, **given)
 
 
 def swapped(score: Score, of: Pair, setting: Setting) -> tuple[float, np.ndarray]:

@@ -18,9 +18,13 @@ LABELS = {"value": "value", "groups": "groups", "n": "n", "note": "note"}
 METHOD = (
     "Rows are the same questions, asked with the same prompt (equal hashes), of both models. Differences are b minus a "
     "with a bootstrap over question groups that draws both sides together. Control `swapped`: in each group a coin "
-    "says which answer is b's; p is two-sided. ECE has ten bins of equal mass. Similarity is debiased CKA (0 for "
-    "unrelated activations) and cosines on fit and tune, beside partners shuffled by group. A probe is carried over as "
-    "it was fitted on the other model; its loss is what the reader's own probe scores more on the same rows."
+    "says which answer is b's; p is two-sided. ECE has ten bins of equal mass; the noise of bins makes it too large, "
+    "so its intervals are of the calibration error itself, and the value may lie outside of one. Similarity is "
+    "debiased CKA (0 for unrelated activations) and cosines on fit and tune, beside partners shuffled by group. A "
+    "probe is carried over as it was fitted on the other model; its loss is its score minus that of the reader's own "
+    "probe on the same rows. Where groups are few, probes are tested by nested cross-validation over all rows; folds "
+    "share training rows, so those intervals, and the range of shuffled labels, are widened by half (Nadeau and "
+    "Bengio)."
 )
 
 

@@ -4,7 +4,7 @@ Reads the answers and every confidence pass over them. All signals stand side by
 margin, entropy), what the model stated (each pass), item difficulty, probes of earlier steps if named. Reported on
 test: type-2 AUROC, ECE, Brier and its terms, NLL, reliability diagram, risk and coverage, before and after scaling that
 was fitted on tune; and whether the best stated signal beats difficulty and output confidence. Formulas and sources:
-gnomon/methods/calibration, calibration_risk, calibration_scaling, calibration_increments. Cost: no model; seconds.
+gnomon/methods/calibration, calibration_{gaps,risk,scaling,increments}. Cost: no model; seconds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gnomon.methods import calibration_increments as news
 from gnomon.methods import calibration_tables as tables
 from gnomon.methods.baselines import Columns, choose, columns
 from gnomon.methods.calibration_blocks import calibration_blocks
+from gnomon.methods.calibration_rivals import Options, Problem
 from gnomon.methods.calibration_scaling import Scaling, fit_options, options_confidence
 from gnomon.methods.calibration_signals import (
     NONE,
@@ -125,7 +126,7 @@ class Calibration(Step):
             if few:
                 why = f"calibration: cross-validated comparison, {len(np.unique(of.groups))} groups are fewer than "
                 ctx.split(rows, "test", f"{why}{self.nested_below}")
-            options = news.Options(self.draws, self.permutations, ctx.seed, self.folds, self.smallest_increment)
+            options = Options(self.draws, self.permutations, ctx.seed, self.folds, self.smallest_increment)
             increments = news.increment_rows(problem, options, few)
             advance(1)
         for text in thin_notes(line["note"] for line in (*made.signals, *increments)):
@@ -147,21 +148,21 @@ class Calibration(Step):
 
     def _problem(
         self, of: Graded, split: np.ndarray, claims: list[Column], rows: pd.DataFrame
-    ) -> tuple[news.Problem, list[str]]:
+    ) -> tuple[Problem, list[str]]:
         kinds = {kind: [c for c in claims if c.kind == kind] for kind in ("stated", "output", "difficulty", "probe")}
         own: Columns = {c.name: c.values for c in (*kinds["difficulty"], *kinds["output"])}
         offered = own if self.baselines is None else own | {k: v for k, v in columns(rows).items() if k not in own}
         cheap, dropped = choose(offered, self.baselines, "label", True)
         hard = np.asarray(pd.to_numeric(rows["difficulty"]), dtype=np.float64)
         level = nulls.quantile_strata(hard) if np.isfinite(hard).any() else None
-        return news.Problem(
+        return Problem(
             of.y, of.groups, split, kinds["stated"] or kinds["output"], kinds["difficulty"], kinds["output"], cheap,
             kinds["probe"], level,
         ), dropped  # fmt: skip
 
     def _write(
         self, out: Writer, made: _Made, increments: list[dict[str, Any]], rows: pd.DataFrame, claims: list[Column],
-        problem: news.Problem, facts: list[dict[str, Any]],
+        problem: Problem, facts: list[dict[str, Any]],
     ) -> None:  # fmt: skip
         chosen = {line["choice"] for line in increments if line["signal"] == news.BEST and line["split"] == "test"}
         known = []
@@ -272,7 +273,7 @@ def _options(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _facts(
-    table: pd.DataFrame, graded: np.ndarray, of: Graded, split: np.ndarray, problem: news.Problem, dropped: list[str]
+    table: pd.DataFrame, graded: np.ndarray, of: Graded, split: np.ndarray, problem: Problem, dropped: list[str]
 ) -> list[dict[str, Any]]:
     """What was asked of which rows, as (fact, value, text)."""
     stated = [c for c in problem.claims if c.kind == "stated"]

@@ -3,8 +3,8 @@
 Rows are paired by example, sample, temperature and prompt hash. On the test rows: accuracy, calibration, confidence and
 which answers flipped, as differences b - a with paired intervals beside swapped sides. On fit and tune: how alike the
 activations are, site by site, beside shuffled pairing. And whether a probe fitted on one model reads the other as well
-as that one's own. Mathematics and sources: `gnomon/methods` comparing, comparing_layers, similarity, calibration.
-Cost: no model; about a second a site of 150 rows.
+as that one's own. Mathematics and sources: `gnomon/methods` comparing, comparing_{layers,transfer}, similarity,
+calibration_gaps. Cost: no model; about a second a site of 150 rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gnomon.blocks import Block
 from gnomon.errors import UserError
 from gnomon.methods import comparing as law
 from gnomon.methods import comparing_layers as layers
+from gnomon.methods import comparing_transfer as transfer
 from gnomon.methods.comparing_blocks import comparison_blocks
 from gnomon.methods.comparing_rows import Paired, flipped, paired
 from gnomon.methods.similarity import COLUMNS, similarity
@@ -240,9 +241,9 @@ class Compare(Step):
                                            ctx.seed, ("cka", "cosine", "cosine_centred")):  # fmt: skip
                         alike.append(at | {k: line[k] for k in COLUMNS})
                     held.append(layers.measure(question, where, site, position, x[0], x[1], self.predictor))
-                    sweep += [line | at for line in layers.sweep_lines(question, where, held[-1], setting)]
+                    sweep += [line | at for line in transfer.sweep_lines(question, where, held[-1], setting)]
                     advance(1)
-                made, chosen = layers.transfer_lines(question, where, held, setting)
+                made, chosen = transfer.transfer_lines(question, where, held, setting)
                 moved, choices = [*moved, *made], [*choices, *chosen]
         return alike, sweep, moved, choices
 
