@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,9 @@ def test_a_class_without_rows_has_no_direction():
     row = cosine_rows((x, high), (x, np.ones(150)), np.arange(150), 50, 99)[0]
     assert np.isnan(row["value"])
     assert "class without rows" in row["note"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(cosine_rows((x, high), (x, np.full(150, np.nan)), np.arange(150), 50, 99)[0]["p"])
     with pytest.raises(UserError, match="activations"):
         cosine_rows((x, high), (x[:, :5], high), np.arange(150))
 

@@ -229,6 +229,21 @@ def planted_on(path: Path, labels: list[bool], **changes) -> dict[str, Artifact]
     return {"generate": synthetic.save(path, table, {("resid_post.0", "last_prompt"): x})}
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_embedding_of_one_token_is_no_site_to_read(tmp_path):
+    """Every prompt ends in the same token: a score of 0 with an interval, and no warnings of numpy's."""
+    found = planted_on(tmp_path, [i % 2 == 0 for i in range(100)])
+    table = found["generate"].table("generations")
+    acts = {("embed", "last_prompt"): np.ones((100, 4), dtype=np.float32)}
+    x = found["generate"].activations("resid_post.0@last_prompt").at(table["row"].to_numpy())
+    x[:, 1] += 5 * table["difficulty"].to_numpy()
+    again = synthetic.save(tmp_path / "again", table, acts | {("resid_post.0", "last_prompt"): x})
+    made = emerged(tmp_path / "again", {"generate": again}, targets=["difficulty", "correct"])
+    for name, chance in (("difficulty", 0.0), ("correct", 0.5)):
+        assert cell(made, name, "first site")[["value", "ci_low", "ci_high"]].tolist() == [chance] * 3
+        assert cell(made, name, "emergence")["value"] == 0
+
+
 def test_rows_of_few_questions_are_no_rows(tmp_path):
     """120 answers to 5 questions, of which each is answered in one way: folds of one class, and no AUROC."""
     which = np.arange(120) % 5

@@ -129,15 +129,14 @@ def cosine_rows(
         raise UserError(f"activations {np.shape(x)} beside {np.shape(z)}", "the same rows and width, a label for each")
     names, which = np.unique(np.asarray(groups), return_inverse=True)
     x, z = (np.asarray(v, dtype=np.float64) for v in (x, z))
+    common = {"n": int(np.isfinite(y).sum()), "groups": len(np.unique(which[np.isfinite(y)]))}
+    empty = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": np.nan, "plain": np.nan}
+    if not all((labels == side).any() for labels in (y, u) for side in (0, 1)):
+        note = "a class without rows: no direction"
+        return [common | empty | {"control": c, "note": note} for c in ("", "shuffled")]
     x, z = x - x[np.isfinite(y)].mean(axis=0), z - z[np.isfinite(u)].mean(axis=0)
     p, q = (Contrast.of(v, t, which, len(names)) for v, t in ((x, y), (z, u)))
     one = np.ones((1, len(names)))
-    known = np.isfinite(y)
-    common = {"n": int(known.sum()), "groups": len(np.unique(which[known]))}
-    empty = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": np.nan, "plain": np.nan}
-    if not all(n.sum() > 0 for c in (p, q) for n in (c.n_high, c.n_low)):
-        note = "a class without rows: no direction"
-        return [common | empty | {"control": c, "note": note} for c in ("", "shuffled")]
     vectors = [c.high.sum(0) / c.n_high.sum() - c.low.sum(0) / c.n_low.sum() for c in (p, q)]
     null = np.zeros(shuffles)
     for i, (v, t, partner) in enumerate(((x, y, q), (z, u, p))):

@@ -101,10 +101,14 @@ class Curve:
         return float(nulls.p_value(float(np.nanmax(self.values)), self.null.max(axis=0)))
 
     def resampled(self, weights: np.ndarray) -> np.ndarray:
-        """Scores `[b, L]` under row weights `[b, n]` of all rows (the target's own are taken)."""
+        """Scores `[b, L]` under row weights `[b, n]` of all rows (the target's own are taken).
+
+        The rank correlation of a constant score (the embedding of one and the same token, say) is 0, as in `ranked`.
+        """
         w, y = weights[:, self.target.rows], self.target.y[self.target.rows]
         y = y > 0 if self.target.binary else y
-        return np.stack([self.target.metric.one(s, y, w, self.folds) for s in self.scores], axis=1)
+        drawn = np.stack([self.target.metric.one(s, y, w, self.folds) for s in self.scores], axis=1)
+        return drawn if self.target.binary else np.nan_to_num(drawn, nan=0.0)
 
 
 def curves(
