@@ -120,6 +120,12 @@ def test_two_passes_that_ask_the_same_must_be_named(tmp_path: Path):
     three = Inputs({"generations": [made["generate"]], "confidence": [again, third]})
     with pytest.raises(UserError, match="several confidence passes ask for 'self': again, third"):
         pass_called(three, "self")
+    with pytest.raises(UserError, match="two confidence passes are called 'again'"):
+        passes(Inputs({"generations": [made["generate"]], "confidence": [again, again]}))
+    shifted = table.assign(example_id=table["example_id"].to_numpy()[::-1])
+    stale = save_pass(tmp_path, shifted, planted["self"], Sure(), "self", "stale")
+    with pytest.raises(UserError, match="stale asked about other questions than generate has"):
+        passes(Inputs({"generations": [made["generate"]], "confidence": [stale]}))
     clash = save_pass(tmp_path, table, planted["self"], Sure(), "self", "margin")
     with pytest.raises(UserError, match="a confidence pass is called 'margin'"):
         signals(Inputs({"generations": [made["generate"]], "confidence": [clash]}))

@@ -42,8 +42,25 @@ TAKEN = tuple(s.name for s in (*OUTPUT, EASE))
 
 
 def passes(inputs: Inputs) -> dict[str, Artifact]:
-    """The confidence passes that a step reads, by step name."""
-    return {artifact.name: artifact for artifact in inputs.all("confidence")}
+    """The confidence passes that a step reads, by step name.
+
+    UserError for two of one name (of two studies), and for one whose rows are not the questions of the generation.
+    """
+    found: dict[str, Artifact] = {}
+    for artifact in inputs.all("confidence"):
+        if artifact.name in found:
+            raise UserError(f"two confidence passes are called {artifact.name!r}", "a name of its own for each")
+        found[artifact.name] = artifact
+    if found and "generations" in inputs:
+        asked = inputs["generations"].table("generations", ("row", "example_id")).set_index("row")["example_id"]
+        for name, artifact in found.items():
+            told = artifact.table("confidence", ("row", "example_id"))
+            if not np.array_equal(asked.reindex(told["row"]).to_numpy(), told["example_id"].to_numpy()):
+                raise UserError(
+                    f"{name} asked about other questions than {inputs['generations'].name} has in those rows",
+                    "a pass over this generation as it is now", "run the pass again",
+                )  # fmt: skip
+    return found
 
 
 def pass_called(inputs: Inputs, wanted: str) -> Artifact:
