@@ -13,13 +13,16 @@ from gnomon.causal.pick import pick, records
 from gnomon.causal.swap_effects import (
     EFFECTS,
     KINDS,
+    MORE,
     MOVES,
+    NO_MORE,
     STILL,
     chosen_layers,
     depth_rows,
     effect_rows,
     handover,
     rank_correlations,
+    tail,
 )
 from gnomon.causal.swap_items import RANDOM, SWAPS, Exchange, Read, View, random_place
 from gnomon.causal.swap_pairs import PAIRS, both_ways, pairs_of
@@ -126,19 +129,21 @@ def items(n: int = 40, seed: int = 0) -> pd.DataFrame:
 
 def test_pairs_are_of_the_two_ends_alike_in_length_and_each_item_once():
     table = items()
-    pairs = pairs_of(table, 0.3, 8, 0.02)
+    pairs = pairs_of(table, 0.5, 8, 0.02)
     assert ["set", *pairs.columns] == PAIRS.names
     assert len(pairs) == 8
     ranked = table.sort_values("confidence")["row"].tolist()
-    assert set(pairs["high"]) <= set(ranked[-12:])
-    assert set(pairs["low"]) <= set(ranked[:12])
+    assert set(pairs["high"]) <= set(ranked[-20:])
+    assert set(pairs["low"]) <= set(ranked[:20])
     assert pairs["high"].is_unique
     assert pairs["low"].is_unique
-    for own, control in (("high", "high_control"), ("low", "low_control")):
-        assert set(pairs[control]) == set(pairs[own]), "each of a kind gives once to another of its kind"
-        assert not np.any(pairs[control] == pairs[own])
+    for column, kind in (("high_control", ranked[-20:]), ("low_control", ranked[:20])):
+        assert pairs[column].is_unique
+        assert set(pairs[column]) <= set(kind)
+    everybody = pairs[["high", "low", "high_control", "low_control"]].to_numpy()
+    assert len(np.unique(everybody)) == everybody.size, "nobody is in two pairs"
     size = table.set_index("row")["prompt_len"]
-    unmatched = np.abs(size.loc[ranked[-12:]].to_numpy()[:, None] - size.loc[ranked[:12]].to_numpy()[None]).mean()
+    unmatched = np.abs(size.loc[ranked[-20:]].to_numpy()[:, None] - size.loc[ranked[:20]].to_numpy()[None]).mean()
     assert pairs["length_difference"].mean() < unmatched / 3
     assert np.allclose(pairs["gap"], pairs["high_confidence"] - pairs["low_confidence"])
 
@@ -158,10 +163,13 @@ def test_one_row_stands_for_a_group_and_equal_answers_are_avoided():
 def test_nobody_to_swap():
     table = items()
     assert len(pairs_of(table.assign(confidence=0.444), 0.3, 8, 0.02)) == 0
-    assert len(pairs_of(table.head(4), 0.3, 8, 0.02)) == 0
+    assert len(pairs_of(table.head(4), 0.5, 8, 0.02)) == 0, "two of a kind make one pair, and a donor each"
+    assert len(pairs_of(table.head(8), 0.5, 8, 1e-9)) == 2
+    few = table.assign(confidence=np.where(np.arange(40) < 5, 0.9, 0.1))
+    assert len(pairs_of(few, 0.5, 8, 0.02)) == 0, "the donors of the sure ones' kind would be unsure"
     near = table.assign(confidence=0.5 + table["confidence"] * 0.01)
     assert len(pairs_of(near, 0.3, 8, 0.02)) == 0
-    assert len(pairs_of(near, 0.3, 8, 0.001)) == 8
+    assert len(pairs_of(near, 0.3, 8, 0.001)) == 6
 
 
 def test_a_pair_is_swapped_both_ways_beside_donors_of_ones_own_kind():
@@ -224,7 +232,7 @@ def test_planted_shares_are_found_with_their_verdicts():
             for kind in ("excess", "beyond") if position != RANDOM else ("excess",):
                 line = pick(table, position=position, layer=layer, kind=kind, way="both").iloc[0]
                 assert line["value"] == pytest.approx(share, abs=0.06)
-                assert line["verdict"] == (MOVES if share else STILL)
+                assert line["verdict"] == ((MOVES, STILL) if kind == "excess" else (MORE, NO_MORE))[not share]
                 assert line["ci_low"] <= line["value"] <= line["ci_high"]
                 assert line["pairs"] == 12
                 assert line["n"] == 24
@@ -268,12 +276,49 @@ def test_of_answers_the_change_is_what_counts_either_way():
     assert chosen_layers(table)["answer", "last_prompt"] == 1
 
 
-def test_null_swaps_move_nothing():
-    hits = 0
-    for seed in range(40):
-        table = effect_rows(swaps({"answer": [0.0] * 3}, 8, 0.1, seed), "sweep", 0.0, 200, seed)
-        hits += bool((pick(table, kind="excess", position="answer")["verdict"] == MOVES).any())
-    assert hits <= 6  # of 40, at a rate of .05
+def by_donor(n: int, most: int, studies: int) -> pd.DataFrame:
+    """Swaps in which each donor moves whoever receives it, whatever its confidence. A layer is a study of its own."""
+    rng, lines, table = np.random.default_rng(n), [], items(n)
+    stated, moves = table["confidence"].to_numpy(), rng.normal(size=(studies, n)) / 5
+    for pair in records(pairs_of(table, 0.3, most, 0.02)):
+        for swap in both_ways(pair):
+            own = stated[swap.recipient]
+            for donors, donor in swap.donors:
+                shared = {
+                    "set": "test", "measure": "confidence", "position": "answer", "pair": swap.pair, "way": swap.way,
+                    "donors": donors, "recipient": swap.recipient, "donor": donor, "at": 1, "donor_at": 1,
+                    "before": own, "donor_value": stated[donor],
+                }  # fmt: skip
+                after = own + moves[:, donor] + 0.02 * rng.normal(size=studies)
+                lines += [shared | {"layer": k, "after": value} for k, value in enumerate(after)]
+    return pd.DataFrame(lines, columns=SWAPS.names)
+
+
+@pytest.mark.parametrize(("n", "most"), [(60, 9), (120, 16)])
+def test_null_swaps_move_nothing_and_intervals_cover(n: int, most: int):
+    found = pick(effect_rows(by_donor(n, most, 200), "test", 0.0, 400, 0), kind="excess", way="both")
+    assert set(found["pairs"]) == {most}
+    assert (found["p"].to_numpy(dtype=float) <= 0.05).sum() <= 19  # of 200, at a rate of .05
+    covers = (found["ci_low"].to_numpy(dtype=float) <= 0) & (found["ci_high"].to_numpy(dtype=float) >= 0)
+    assert covers.sum() >= 181
+    assert MOVES not in set(found["verdict"])
+
+
+def test_a_vector_that_carries_all_of_it_has_share_one_whoever_the_control_donors_are():
+    made = swaps({"answer": [1.0]}, noise=0.0)
+    same = np.asarray(made["donors"] == "same")
+    near = made["before"] + 0.07
+    made.loc[same, "donor_value"], made.loc[same, "after"] = near[same], near[same]
+    line = pick(effect_rows(made, "sweep", 0.1, 200, 0), kind="excess", way="up").iloc[0]
+    assert (line["value"], line["ci_low"], line["ci_high"]) == pytest.approx((1, 1, 1))
+
+
+def test_few_pairs_have_wide_intervals_and_no_verdict():
+    assert tail(10_000) == pytest.approx(0.025, abs=1e-4)
+    assert tail(8) == pytest.approx(0.0057, abs=1e-4)
+    for pairs, effect, wanted in ((5, 0.9, "undecided"), (5, 0.0, "undecided"), (6, 0.9, MOVES), (6, 0.0, STILL)):
+        table = effect_rows(swaps({"answer": [effect]}, pairs), "test", 0.1, 1000, 0)
+        assert set(pick(table, kind="excess", way="both")["verdict"]) == {wanted}
 
 
 def test_depth_follows_the_effect_and_rounding_errors_have_none():

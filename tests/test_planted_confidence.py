@@ -24,13 +24,23 @@ ALL = range(LAYERS)
 def study_of(kind: str, root: Path, emergence: bool, **swap: Any) -> Study:
     capture = {"sites": "resid_post.*", "positions": ["last_prompt", "answer"]}
     steps: list[dict] = [
-        {"generate": {"task": "tests.planted:Keys", "n": 100, "capture": capture}},
-        {"confidence": {"ask": "self", "orders": "normal", "content_free": False, "capture": capture}, "as": "self"},
+        {"generate": {"task": "tests.planted:Keys", "n": 80, "capture": capture}},
+        {
+            "confidence": {
+                "ask": "self",
+                "orders": "normal",
+                "content_free": False,
+                "capture": capture,
+                "question": "Sure?",
+                "batch_size": 80,
+            },
+            "as": "self",
+        },
     ]
     if emergence:
         options = {"targets": ["correct", "self"], "of": "self", "permutations": 19, "draws": 200}
         steps.append({"emergence": options})
-    few = {"pairs": 8, "test_pairs": 8, "draws": 400, "shard_pairs": 8, "batch_size": 16}
+    few = {"pairs": 8, "test_pairs": 8, "share": 0.5, "draws": 400, "shard_pairs": 8, "batch_size": 16}
     steps.append({"swap": few | swap})
     file = root / f"{kind}.yaml"
     file.write_text(yaml.safe_dump({"model": str(planted_folder(kind)), "device": "cpu", "steps": steps}))  # pyright: ignore
@@ -151,4 +161,5 @@ def test_the_section_resolves_and_speaks(carried):
     assert len(said) == 2
     assert "the last token of the model's own answer" in said[0]
     assert f"the confidence position, layer {LAYER}," in said[1]
-    assert all("verdict: moves it; that is" in line for line in said)
+    assert all("verdict: moves it; at a random token" in line for line in said)
+    assert all("verdict: more than a random token" in line for line in said)

@@ -22,7 +22,8 @@ from gnomon.store import Artifact
 from tests.stepping import data_files, made
 from tests.tiny import tiny_folder
 
-FEW: dict[str, Any] = {"pairs": 4, "test_pairs": 3, "draws": 200, "least_gap": 1e-6, "shard_pairs": 2, "stride": 2}
+FEW: dict[str, Any] = {"pairs": 4, "test_pairs": 3, "draws": 200, "least_gap": 1e-6, "share": 0.5, "shard_pairs": 2,
+                       "stride": 2}  # fmt: skip
 PASSES: dict[str, dict[str, Any]] = {
     "both": {"question": "Sure?"},
     "turned": {"orders": "reversed", "bins": {"texts": ["no", "maybe", "yes"], "midpoints": [5, 50, 95]}},
@@ -104,7 +105,9 @@ def test_the_pass_is_asked_again_as_it_was(study: Path, using: str):
     split = dict(zip(own.index, own["split"], strict=True))
     for name, some in (("sweep", {"fit", "tune"}), ("test", {"test"})):
         part = pick(artifact.table("pairs"), set=name)
-        assert {split[row] for column in ("high", "low", "high_control") for row in part[column]} <= some
+        everybody = part[["high", "low", "high_control", "low_control"]].to_numpy().ravel()
+        assert {split[row] for row in everybody} <= some
+        assert len(set(everybody)) == len(everybody) > 0
     assert check(Swap(using=using).summary(artifact), artifact) == []
     assert [line["split"] for line in artifact.meta["ledger"]] == ["test"]
 
@@ -160,9 +163,10 @@ def test_the_cost_is_what_is_run(study: Path, using: str):
     assert cost.rows == 14
 
 
-def planning(options: dict[str, Any], **splits: int) -> Planning:
+def planning(options: dict[str, Any], weights: dict[str, str] | None = None, **splits: int) -> Planning:
     cost = Cost(100, 10_000, 300, splits=splits or {"fit": 50, "tune": 10, "test": 40})
-    return Planning(spec(), 0, {"generations": cost, "confidence": cost, "self": cost}, {"self": options})
+    inputs = {"generations": cost, "confidence": cost, "self": cost}
+    return Planning(spec(), 0, inputs, {"confidence": options, "self": options}, weights or {})
 
 
 def test_what_cannot_be_swapped_is_refused_before_any_work(study: Path):
@@ -171,15 +175,37 @@ def test_what_cannot_be_swapped_is_refused_before_any_work(study: Path):
     with pytest.raises(UserError, match="asked alone"):
         Swap(positions=("answer",)).check(planning({"ask": "self", "context": "alone"}))
     Swap().check(planning({"ask": "self", "context": "alone"}))
-    with pytest.raises(UserError, match="rows in split test"):
-        Swap().check(planning({"ask": "self"}, fit=5, tune=5))
-    with pytest.raises(UserError, match="fit or tune"):
-        Swap().check(planning({"ask": "self"}, test=5))
+    with pytest.raises(UserError, match="0 rows in split test; 14 or more for two pairs"):
+        Swap().check(planning({"ask": "self"}, fit=25, tune=5))
+    with pytest.raises(UserError, match="10 rows in split fit or tune"):
+        Swap().check(planning({"ask": "self"}, fit=5, tune=5, test=30))
+    with pytest.raises(UserError, match="'slef'"):
+        Swap(using="slef").check(planning({"ask": "self"}))
     with pytest.raises(UserError, match="answer, confidence, or both"):
         Swap(positions=("random",))
     with pytest.raises(UserError, match="no_pass"):
         made(Swap(using="no_pass"), study, spec(), "refused",
              {"generations": [Artifact(study / "generate")], "confidence": [told(study, "both")]})  # fmt: skip
+
+
+def test_another_model_than_that_which_was_asked_is_refused(study: Path):
+    own = str(spec().facts()["fingerprint"])
+    Swap().check(planning({"ask": "self"}, {"self": own, "generations": own}))
+    with pytest.raises(UserError, match="another model than that of self"):
+        Swap().check(planning({"ask": "self"}, {"self": "other", "generations": own}))
+    with pytest.raises(UserError, match="of generations"):
+        Swap().check(planning({"ask": "self"}, {"self": own, "generations": "other"}))
+    Swap(answer=False).check(planning({"ask": "self"}, {"self": own, "generations": "other"}))
+    other = ModelSpec(str(tiny_folder("gpt2", n_positions=1024)), device="cpu")
+    with pytest.raises(UserError, match="another model than that of both"):
+        made(Swap(using="both"), study, other, "refused",
+             {"generations": [Artifact(study / "generate")], "confidence": [told(study, "both")]})  # fmt: skip
+
+
+def test_few_rows_are_said_before():
+    step, plan = Swap(share=0.3), planning({"ask": "self"}, fit=50, tune=10, test=30)
+    assert step.cost(plan).rows == 2 * (9 + 4)
+    assert step.cost(plan).notes == ("4 pairs of test: no verdict under 6",)
 
 
 def test_a_pass_of_another_generation_is_refused(study: Path, tmp_path: Path):

@@ -2,11 +2,14 @@
 
     shift   = s (after - before), s = +1 where the recipient is unsure, -1 where it is sure (of answers always +1)
     share   = sum shift / sum gap, gap = s (donor's own confidence - recipient's): 1 is all the way to the donors
-    excess  = shift under donors of the other confidence - shift under donors of one's own, the same recipients
+    excess  = shift under donors of the other confidence - shift under donors of one's own, the same recipients; as a
+              share of s (confidence of the one donor - of the other), so that 1 is a vector that carries all of it
     beyond  = excess at a position - excess at random tokens of the same texts, the same layer
 
-Resampled and flipped by pair, recipients and layers together. Of answers the gap is 1: changes of probability.
-Sources: activation patching Vig et al. 2020, Zhang & Nanda 2024 (arXiv 2309.16042); sign flips Fisher 1935.
+Resampled and flipped by pair, recipients and layers together; no item is in two pairs, as donor or as recipient. Pairs
+are few, so the ends of an interval lie farther out than 2.5% (`tail`). Of answers the gap is 1: changes of probability.
+Sources: activation patching Vig et al. 2020, Zhang & Nanda 2024 (arXiv 2309.16042); sign flips Fisher 1935; expanded
+percentiles Hesterberg 2015 (The American Statistician 69:371).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import pyarrow as pa
 
 from gnomon.causal.pick import pick
 from gnomon.causal.swap_items import RANDOM
-from gnomon.methods.effects import ratio, sign_flip_p, weights_of
+from gnomon.methods.effects import sign_flip_p, weights_of
 from gnomon.nulls import benjamini_hochberg, holm
 
 EFFECTS = pa.schema(
@@ -38,14 +41,21 @@ DEPTH = pa.schema(
 )  # fmt: skip
 """statistic: spearman (excess against layer, over the swept layers) or handover (see `handover`)."""
 KINDS = ("other", "same", "excess", "beyond")
+FEWEST = 6
+"""Pairs under which nothing is judged: the least p of five is .06, and their range misses a median as often."""
 FLAT = 0.01
 """A curve that spans less than this share of the gap does not vary with depth."""
 MOVES, STILL, OPEN = "moves it", "does not move it", "undecided"
+MORE, NO_MORE = "more than a random token", "no more than a random token"
+"""What is said of `beyond` instead of `MOVES` and `STILL`."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Swaps of one measure at one position, `[recipients, layers]`: shifts by donor, and the gap `[recipients]`."""
+    """Swaps of one measure at one position, `[recipients, layers]`: shifts by donor.
+
+    gap, apart `[recipients]`: how far the other donor is from the recipient, and from the donor of one's own kind.
+    """
 
     layers: tuple[int, ...]
     recipients: tuple[tuple[int, str], ...]
@@ -53,6 +63,7 @@ class Curve:
     other: np.ndarray
     same: np.ndarray
     gap: np.ndarray
+    apart: np.ndarray
 
     @property
     def excess(self) -> np.ndarray:
@@ -61,7 +72,7 @@ class Curve:
     def of(self, recipients: Sequence[tuple[int, str]]) -> Curve:
         """The same with these rows only."""
         at = [self.recipients.index(r) for r in recipients]
-        return Curve(self.layers, tuple(recipients), self.other[at], self.same[at], self.gap[at])
+        return Curve(self.layers, tuple(recipients), self.other[at], self.same[at], self.gap[at], self.apart[at])
 
 
 def curve(swaps: pd.DataFrame, measure: str, position: str) -> Curve | None:
@@ -79,18 +90,19 @@ def curve(swaps: pd.DataFrame, measure: str, position: str) -> Curve | None:
         for donors in ("other", "same")
     }
     rows = [(int(pair), str(way)) for pair, way in wide["other"].index]
-    gap = pick(part, donors="other").groupby(["pair", "way"])["gap"].first()
+    far = {d: pick(part, donors=d).groupby(["pair", "way"])["gap"].first().loc[rows].to_numpy(dtype=np.float64)
+           for d in ("other", "same")}  # fmt: skip
     return Curve(
         tuple(int(layer) for layer in wide["other"].columns), tuple(rows), wide["other"].to_numpy(),
-        wide["same"].to_numpy(), np.array([gap.loc[row] for row in rows], dtype=np.float64),
+        wide["same"].to_numpy(), far["other"], far["other"] - far["same"] * (measure == "confidence"),
     )  # fmt: skip
 
 
 def effect_rows(swaps: pd.DataFrame, name: str, least: float, draws: int, seed: int) -> pd.DataFrame:
     """Every effect of one set of swaps as lines of `EFFECTS`, verdicts of the excess included.
 
-    A verdict needs the whole interval of the share beyond `least`, and q <= .05: moves it; the interval below `least`:
-    does not; else undecided.
+    A verdict needs `FEWEST` pairs, and the whole interval of the share beyond `least` and q <= .05: moves it (more than
+    a random token); the interval below `least`: does not; else undecided.
     """
     lines: list[dict[str, Any]] = []
     for measure in ("confidence", "answer"):
@@ -104,7 +116,8 @@ def effect_rows(swaps: pd.DataFrame, name: str, least: float, draws: int, seed: 
                 for kind in KINDS:
                     found = _kind(some, chance if position != RANDOM else None, kind)
                     if found is not None:
-                        lines += [shared | {"kind": kind} | line for line in _lines(*found, draws, seed)]
+                        whole = some.gap if kind in ("other", "same") else found[0].apart
+                        lines += [shared | {"kind": kind} | line for line in _lines(*found, whole, draws, seed)]
     table = pd.DataFrame(lines, columns=[*EFFECTS.names]).assign(verdict="")
     correct = benjamini_hochberg if name == "sweep" else holm
     for measure in ("confidence", "answer"):
@@ -133,12 +146,12 @@ def _kind(own: Curve, chance: Curve | None, kind: str) -> tuple[Curve, np.ndarra
     own, chance = own.of(both), chance.of(both)
     left = own.excess[:, [own.layers.index(layer) for layer in layers]]
     right = chance.excess[:, [chance.layers.index(layer) for layer in layers]]
-    return Curve(tuple(layers), own.recipients, left, right, own.gap), left - right
+    return Curve(tuple(layers), own.recipients, left, right, own.gap, own.apart), left - right
 
 
-def _lines(own: Curve, shift: np.ndarray, draws: int, seed: int) -> list[dict[str, Any]]:
+def _lines(own: Curve, shift: np.ndarray, whole: np.ndarray, draws: int, seed: int) -> list[dict[str, Any]]:
     pairs = np.array([pair for pair, _ in own.recipients])
-    value, low, high = ratio(shift, own.gap[:, None], weights_of(pairs, draws, seed))
+    value, low, high = _ratio(shift, whole, weights_of(pairs, draws, seed), len(set(pairs)))
     p = sign_flip_p(shift, pairs, draws, seed) if len(set(pairs)) > 1 else np.full(shift.shape[1], np.nan)
     return [
         {"layer": layer, "value": value[k], "ci_low": low[k], "ci_high": high[k], "shift": shift[:, k].mean(),
@@ -147,15 +160,34 @@ def _lines(own: Curve, shift: np.ndarray, draws: int, seed: int) -> list[dict[st
     ]  # fmt: skip
 
 
+def tail(units: int) -> float:
+    """Share of the draws beyond each end of a 95% interval of that many units: 2.5% where they are many.
+
+    A bootstrap of n units is too narrow by sqrt((n - 1) / n), and its ends are a normal's instead of a t's: 8 units
+    would cover .88. The share is Phi(-sqrt(n / (n - 1)) t(.975, n - 1)).
+    """
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(-np.sqrt(units / (units - 1)) * stdtrit(units - 1, 0.975)))
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray, units: int) -> tuple[np.ndarray, ...]:
+    """sum(top) / sum(bottom) of each column of `[n, k]` with its interval: values, low, high, each `[k]`."""
+    drawn = _shares(top, bottom, weights)
+    ends = [_ends(column, units) for column in drawn.T]
+    return (_shares(top, bottom, np.ones((1, len(top))))[0], np.array([e["ci_low"] for e in ends]),
+            np.array([e["ci_high"] for e in ends]))  # fmt: skip
+
+
 def _verdict(line: Any, least: float) -> str:
     low, high = float(line["ci_low"]), float(line["ci_high"])
-    if not np.isfinite(low):
+    if not np.isfinite(low) or int(line["pairs"]) < FEWEST:
         return OPEN
     away = low > least or (line["measure"] == "answer" and high < -least)
     if away and float(line["q"]) <= 0.05:
-        return MOVES
+        return MORE if line["kind"] == "beyond" else MOVES
     if high < least and (line["measure"] != "answer" or low > -least):
-        return STILL
+        return NO_MORE if line["kind"] == "beyond" else STILL
     return OPEN
 
 
@@ -169,11 +201,11 @@ def depth_rows(swaps: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
             assert own is not None
             curves[measure, position] = own
             pairs = np.array([pair for pair, _ in own.recipients])
-            drawn = rank_correlations(_shares(own, weights_of(pairs, draws, seed)))
-            value = rank_correlations(_shares(own, np.ones((1, len(pairs)))))[0]
+            drawn = rank_correlations(_shares(own.excess, own.apart, weights_of(pairs, draws, seed)))
+            value = rank_correlations(_shares(own.excess, own.apart, np.ones((1, len(pairs)))))[0]
             lines.append(
                 {"measure": measure, "position": position, "statistic": "spearman", "value": value,
-                 **(_ends(drawn) if np.isfinite(value) else _ends([])), "layers": len(own.layers),
+                 **_ends(drawn if np.isfinite(value) else [], len(set(pairs))), "layers": len(own.layers),
                  "pairs": len(set(pairs))}
             )  # fmt: skip
     here, there = curves.get(("confidence", "answer")), curves.get(("confidence", "confidence"))
@@ -186,12 +218,11 @@ def _handover(here: Curve, there: Curve, draws: int, seed: int) -> dict[str, Any
     both = [r for r in here.recipients if r in there.recipients]
     here, there = here.of(both), there.of(both)
     pairs = np.array([pair for pair, _ in both])
-    weights = weights_of(pairs, draws, seed)
-    found = [handover(a, b, here.layers) for a, b in zip(_shares(here, weights), _shares(there, weights), strict=True)]
-    one = np.ones((1, len(both)))
-    value = handover(_shares(here, one)[0], _shares(there, one)[0], here.layers)
-    return {"measure": "confidence", "position": "answer to confidence", "statistic": "handover", "value": value,
-            **_ends(found), "layers": len(here.layers), "pairs": len(set(pairs))}  # fmt: skip
+    curves = [[_shares(c.excess, c.apart, w) for c in (here, there)]
+              for w in (weights_of(pairs, draws, seed), np.ones((1, len(both))))]  # fmt: skip
+    found, value = ([handover(a, b, here.layers) for a, b in zip(*two, strict=True)] for two in curves)
+    return {"measure": "confidence", "position": "answer to confidence", "statistic": "handover", "value": value[0],
+            **_ends(found, len(set(pairs))), "layers": len(here.layers), "pairs": len(set(pairs))}  # fmt: skip
 
 
 def handover(answer: np.ndarray, confidence: np.ndarray, layers: Sequence[int]) -> float:
@@ -202,10 +233,10 @@ def handover(answer: np.ndarray, confidence: np.ndarray, layers: Sequence[int]) 
     return float(layers[first]) if first < len(layers) else float("nan")
 
 
-def _shares(own: Curve, weights: np.ndarray) -> np.ndarray:
-    """Share of the gap by layer under each draw, `[draws, layers]`."""
-    top, bottom = weights @ own.excess, weights @ own.gap
-    return np.divide(top, bottom[:, None], out=np.full(top.shape, np.nan), where=bottom[:, None] > 0)
+def _shares(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of the gap by layer under each draw, `[draws, layers]`, of shifts `[n, layers]` and gaps `[n]`."""
+    above, below = weights @ top, weights @ bottom
+    return np.divide(above, below[:, None], out=np.full(above.shape, np.nan), where=below[:, None] > 0)
 
 
 def rank_correlations(curves: np.ndarray) -> np.ndarray:
@@ -223,12 +254,12 @@ def rank_correlations(curves: np.ndarray) -> np.ndarray:
     return out
 
 
-def _ends(drawn: Sequence[float] | np.ndarray) -> dict[str, float]:
-    """The 95% interval of draws; none where more than half of them are undefined."""
+def _ends(drawn: Sequence[float] | np.ndarray, units: int) -> dict[str, float]:
+    """The 95% interval of draws over so many units; none where more than half of them are undefined."""
     good = np.array([v for v in drawn if np.isfinite(v)])
-    if len(good) < max(2, len(drawn) / 2):
+    if units < 2 or len(good) < max(2, len(drawn) / 2):
         return {"ci_low": float("nan"), "ci_high": float("nan")}
-    low, high = np.quantile(good, [0.025, 0.975])
+    low, high = np.quantile(good, [tail(units), 1 - tail(units)])
     return {"ci_low": float(low), "ci_high": float(high)}
 
 

@@ -2,14 +2,15 @@
 
 Items are ranked by stated confidence; the top and the bottom share are the sure and the unsure ones. A pair joins one
 of each so that the sum of differences in length (prompt and answer, in tokens) is smallest; of more pairs than are
-wanted those that fit best are kept. The control donor of an item is another item of its own kind, matched likewise.
+wanted those that fit best are kept. The control donor of an item is another item of its own kind, matched likewise,
+that is in no pair: whatever a donor does by itself would else be counted in two pairs, and pairs are what is resampled.
 Donors with the recipient's very answer are avoided as far as possible: items of one kind share answers more often, and
 a swapped answer would then look like swapped confidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,41 +74,50 @@ def answer_view(line: Mapping[str, Any]) -> View:
 
 
 def pairs_of(items: pd.DataFrame, share: float, most: int, least_gap: float) -> pd.DataFrame:
-    """Pairs as lines of `PAIRS` (without `set`), by length.
+    """Pairs as lines of `PAIRS` (without `set`), by length. No item is in two of them, as donor or as recipient.
 
     Args:
         items: row, group, confidence (finite), prompt_len, answer_len, answer. A group's first row stands for it.
         share: of the items that count as sure, and as many that count as unsure.
-        most: pairs at most.
-        least_gap: pairs whose stated confidence differs by less are none.
+        most: pairs at most; half of the items of a kind at most, the others are control donors.
+        least_gap: items whose stated confidence differs by less than this are not of different kinds.
 
     Returns:
-        no line at all where fewer than two pairs are left: nobody could then be compared with one's own kind.
+        no line at all where fewer than two pairs are left: nobody could then be resampled.
     """
     own = items.sort_values("row").drop_duplicates("group").sort_values(["confidence", "row"], kind="stable")
     count = int(share * len(own))
     low, high = own.iloc[:count], own.iloc[len(own) - count :]
     cost = _cost(high, low)
     gap = np.asarray(high["confidence"])[:, None] - np.asarray(low["confidence"])[None]
-    found = [(i, j) for i, j in _assigned(np.where(gap >= least_gap, cost, FAR)) if gap[i, j] >= least_gap]
-    found = sorted(sorted(found, key=lambda ij: (cost[ij], ij))[:most])
-    if len(found) < 2:
+    apart = gap >= least_gap
+    found = [(i, j) for i, j in _assigned(np.where(apart, cost, FAR)) if apart[i, j]]
+    found = sorted(found, key=lambda ij: (cost[ij], ij))[: min(most, most_pairs(share, len(own)))]
+    one, other = [i for i, _ in found], [j for _, j in found]
+    high_donors, low_donors = _controls(high, one, apart[:, other].T), _controls(low, other, apart[one])
+    kept = [k for k in range(len(found)) if k in high_donors and k in low_donors]
+    if len(kept) < 2:
         return pd.DataFrame({name: pd.Series(dtype=object) for name in PAIRS.names[1:]})
-    high, low = high.iloc[[i for i, _ in found]], low.iloc[[j for _, j in found]]
-    size = np.asarray(high["prompt_len"]) + np.asarray(low["prompt_len"])
-    order = np.lexsort((np.asarray(high["row"]), size))
-    high, low = high.iloc[order], low.iloc[order]
-    one, other = _others(high), _others(low)
+    size = np.array([high["prompt_len"].iloc[one[k]] + low["prompt_len"].iloc[other[k]] for k in kept])
+    order = np.lexsort(([high["row"].iloc[one[k]] for k in kept], size))
+    kept = [kept[k] for k in order]
+    high_control, low_control = high.iloc[[high_donors[k] for k in kept]], low.iloc[[low_donors[k] for k in kept]]
+    high, low = high.iloc[[one[k] for k in kept]], low.iloc[[other[k] for k in kept]]
     cost = np.diagonal(_cost(high, low))
-    alike = np.mean([_cost(k, k)[np.arange(len(k)), at] >= ALIKE for k, at in ((high, one), (low, other))], axis=0)
+    alike = [np.diagonal(_cost(a, b)) >= ALIKE for a, b in ((high, high_control), (low, low_control))]
     return pd.DataFrame({
         "pair": np.arange(len(high)), "high": high["row"].to_numpy(), "low": low["row"].to_numpy(),
         "high_confidence": high["confidence"].to_numpy(), "low_confidence": low["confidence"].to_numpy(),
         "gap": high["confidence"].to_numpy() - low["confidence"].to_numpy(),
-        "high_control": high["row"].to_numpy()[one], "low_control": low["row"].to_numpy()[other],
+        "high_control": high_control["row"].to_numpy(), "low_control": low_control["row"].to_numpy(),
         "length_difference": (cost % ALIKE).astype(np.int64), "same_answer": (cost >= ALIKE).astype(np.float64),
-        "same_answer_control": alike,
+        "same_answer_control": np.mean(alike, axis=0),
     })  # fmt: skip
+
+
+def most_pairs(share: float, groups: int) -> int:
+    """Pairs that so many groups can give: half of each kind, since the other half are control donors."""
+    return int(share * groups) // 2
 
 
 def _cost(a: pd.DataFrame, b: pd.DataFrame) -> np.ndarray:
@@ -126,8 +136,11 @@ def _assigned(cost: np.ndarray) -> list[tuple[int, int]]:
     return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(cost), strict=True)]
 
 
-def _others(items: pd.DataFrame) -> list[int]:
-    """For each item the place of another one of the same kind, each once, alike in length."""
-    cost = _cost(items, items)
-    np.fill_diagonal(cost, FAR)
-    return [j for _, j in _assigned(cost)]
+def _controls(kind: pd.DataFrame, paired: Sequence[int], apart: np.ndarray) -> dict[int, int]:
+    """Pair -> place in `kind` of its control donor: none that is in a pair, each once, alike in length.
+
+    `apart [pairs, kind]`: whose confidence differs from that of the pair's other item.
+    """
+    free = np.setdiff1d(np.arange(len(kind)), paired)
+    cost = np.where(apart[:, free], _cost(kind.iloc[list(paired)], kind.iloc[free]), FAR)
+    return {k: int(free[j]) for k, j in _assigned(cost) if cost[k, j] < FAR}

@@ -179,10 +179,3 @@ def _logprobs(model: Model, resid: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         parts = [model.logits_from(part).double() for part in resid.split(LOGIT_ROWS)]
         return torch.cat([part - torch.logsumexp(part, -1, keepdim=True) for part in parts])
-
-
-def divisors(tokens: Sequence[Sequence[int]], texts: Sequence[str], how: str) -> tuple[int, ...]:
-    """What each bin's log-likelihood is divided by, as `rows.choose.normalised` does."""
-    if how == "tokens":
-        return tuple(max(len(ids), 1) for ids in tokens)
-    return tuple(max(len(text.strip()), 1) if how == "chars" else 1 for text in texts)

@@ -14,6 +14,7 @@ layers is on fit and tune; one layer a position is confirmed on test. Sources: V
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -24,15 +25,16 @@ from gnomon.blocks import Block
 from gnomon.causal.options import as_tuple
 from gnomon.causal.pick import pick, records
 from gnomon.causal.swap import Swapper, made_swaps
-from gnomon.causal.swap_effects import DEPTH, EFFECTS, chosen_layers, depth_rows, effect_rows
+from gnomon.causal.swap_effects import DEPTH, EFFECTS, FEWEST, chosen_layers, depth_rows, effect_rows
 from gnomon.causal.swap_items import RANDOM, Place, Read, View
 from gnomon.causal.swap_items import Block as Shard
-from gnomon.causal.swap_pairs import MAX_ANSWER, PAIRS, answer_view, both_ways, candidates, pairs_of
-from gnomon.causal.swap_texts import divisors
+from gnomon.causal.swap_pairs import MAX_ANSWER, PAIRS, answer_view, both_ways, candidates, most_pairs, pairs_of
 from gnomon.causal.tables import FACTS
 from gnomon.errors import UserError
+from gnomon.rows.confidence_again import asked_again
+from gnomon.rows.passes import planned_pass
 from gnomon.rows.signals import pass_called
-from gnomon.step import Context, Cost, Inputs, Planning, Step, batches
+from gnomon.step import Context, Cost, Inputs, ModelSpec, Planning, Step, batches
 from gnomon.store import Artifact
 from gnomon.writer import Writer
 
@@ -63,10 +65,12 @@ class Swap(Step):
     """Every so many layers are swept, counted back from the last one; such that there are about 8 unless given."""
     share: float = Field(default=0.3, gt=0, le=0.5)
     """Share of the items that count as sure, and as many that count as unsure."""
-    least_gap: float = Field(default=0.02, gt=0, lt=1)
-    """Pairs whose stated confidence differs by less than this are not swapped."""
+    least_gap: float = Field(default=0.001, gt=0, lt=1)
+    """Pairs whose stated confidence differs by less than this are not swapped: too little to be measured. Effects are
+    shares of the gap; the report says where the gap itself is small."""
     pairs: int = Field(default=12, ge=2)
-    """Pairs of the sweep (fit and tune) at most; each is swapped both ways, beside a donor of its own kind."""
+    """Pairs of the sweep (fit and tune) at most; each is swapped both ways, beside donors of its own kind, which are in
+    no other pair: n rows of one group each give share * n / 2 pairs."""
     test_pairs: int = Field(default=16, ge=2)
     """Pairs of test at most, at the layers that the sweep chose."""
     answer: bool = True
@@ -93,28 +97,35 @@ class Swap(Step):
     # ---------------------------------------------------------------- before any work
 
     def check(self, plan: Planning) -> None:
-        options = self._pass(plan)[1]
-        ask = str(options.get("ask", "self"))
-        if options and ask not in BINNED:
+        name = planned_pass(plan, self.using)
+        source, options = plan.inputs[name], plan.source_options[name]
+        if options["ask"] not in BINNED:
             raise UserError(
-                f"swap of a pass that asks for {ask}", f"a pass that reads bins ({', '.join(BINNED)})",
+                f"swap of a pass that asks for {options['ask']}", f"a pass that reads bins ({', '.join(BINNED)})",
                 "add a step confidence: {ask: self}",
             )  # fmt: skip
         if options.get("context") == "alone" and set(self.positions) == {"answer", RANDOM}:
             raise UserError("swap at the answer of a pass that is asked alone", "positions: [confidence]",
                             "or context: conversation in the pass")  # fmt: skip
-        source = self._pass(plan)[0]
-        for one, names in (("test", ("test",)), ("fit or tune", ("fit", "tune"))):
-            if source.splits and not any(source.splits.get(s) for s in names):
-                raise UserError(f"swap needs rows in split {one}", "fit, tune and test", "give generate.splits")
+        asked = [name, "generations"] if self.answer else [name]
+        self._check_model(plan.model, {n: plan.weights.get(n, "") for n in asked})
+        for one, rows in zip(("fit or tune", "test"), self._rows(source), strict=True):
+            if source.splits and most_pairs(self.share, rows) < 2:
+                raise UserError(f"swap has {rows} rows in split {one}", f"{ceil(4 / self.share)} or more for two pairs",
+                                "more questions, or other generate.splits")  # fmt: skip
 
-    def _pass(self, plan: Planning) -> tuple[Cost, Mapping[str, Any]]:
-        """Cost and options of the pass that `using` names, as far as they are known before any work."""
-        known = {name: o for name, o in plan.source_options.items() if "ask" in o}
-        name = self.using if self.using in known else next(
-            (n for n, o in known.items() if o.get("ask") == self.using), "confidence"
-        )  # fmt: skip
-        return plan.inputs.get(name, plan.inputs.get("confidence", Cost())), known.get(name, {})
+    @staticmethod
+    def _check_model(spec: ModelSpec, weights: Mapping[str, str]) -> None:
+        own = spec.facts()["fingerprint"] if any(weights.values()) else ""
+        for name, other in weights.items():
+            if other not in ("", own):
+                raise UserError(f"swap by another model than that of {name}", "the model (adapter, dtype) that ran it",
+                                "give this entry the same model: and adapter:, or answer: false")  # fmt: skip
+
+    @staticmethod
+    def _rows(source: Cost) -> tuple[int, int]:
+        """Rows of the sweep, and of test."""
+        return sum(source.splits.get(s, 0) for s in ("fit", "tune")), source.splits.get("test", 0)
 
     def layers(self, n_layers: int) -> tuple[int, ...]:
         """The layers that are swept, ascending."""
@@ -122,7 +133,8 @@ class Swap(Step):
         return tuple(range(n_layers - 1, -1, -stride))[::-1]
 
     def cost(self, plan: Planning) -> Cost:
-        facts, (source, options) = plan.model.facts(), self._pass(plan)
+        facts, name = plan.model.facts(), planned_pass(plan, self.using)
+        source, options = plan.inputs[name], plan.source_options[name]
         base = plan.inputs.get("generations", Cost())
         text = source.prompt_tokens / source.rows if source.rows else 200.0
         question = base.prompt_tokens / base.rows if base.rows else 30.0
@@ -130,19 +142,22 @@ class Swap(Step):
         n = int(facts["n_layers"])
         swept = self.layers(n)
         behind = {"answer": max(1.0, text - question - said), "confidence": 1.0, RANDOM: text / 2}
-        tail = sum(behind[p] for p in self.positions)
+        alone = options.get("context") == "alone"
+        tail = sum(behind[p] for p in self.positions if not (alone and p == "answer"))
         orders = 2 if self.orders == "pass" and options.get("orders", "both") == "both" else 1
         bins = self._bins(plan, options)
         own = (said + question / 2) * self.answer
         one = sum((n - 1 - layer) / n * (orders * tail + own) + len(self.positions) * orders * bins for layer in swept)
         tested = len(self.positions) / 2 * (orders * (tail / 2 + 2 * bins) + own)
         clean = 6 * (orders * text + (question + said) * self.answer)
-        tokens = self.pairs * (4 * one + clean) + self.test_pairs * (4 * tested + clean)
+        pairs, test_pairs = (min(most, most_pairs(self.share, rows)) if source.splits else most for most, rows in
+                             zip((self.pairs, self.test_pairs), self._rows(source), strict=True))  # fmt: skip
+        tokens = pairs * (4 * one + clean) + test_pairs * (4 * tested + clean)
         width = (len(swept) + 2 * n) * int(facts["d_model"]) * 4
         return Cost(
-            rows=2 * (self.pairs + self.test_pairs), forward_tokens=int(tokens),
-            memory_bytes=int(3 * self.batch_size * text * width), disk_bytes=60 * 8 * len(swept) * self.pairs,
-            splits=source.splits,
+            rows=2 * (pairs + test_pairs), forward_tokens=int(tokens), splits=source.splits,
+            memory_bytes=int(3 * self.batch_size * text * width), disk_bytes=60 * 8 * len(swept) * pairs,
+            notes=(f"{test_pairs} pairs of test: no verdict under {FEWEST}",) if test_pairs < FEWEST else (),
         )  # fmt: skip
 
     @staticmethod
@@ -165,12 +180,19 @@ class Swap(Step):
         told = pass_called(inputs, self.using)
         if told.options.get("ask", "self") not in BINNED:
             raise UserError(f"{told.name} asks for {told.options.get('ask')}", f"a pass with bins: {', '.join(BINNED)}")
+        of = {a.name: str(a.meta.get("model", {}).get("fingerprint", "")) for a in (told, inputs["generations"])}
+        self._check_model(ctx.model_spec, of if self.answer else {told.name: of[told.name]})
         table = candidates(inputs.generations(), told, self._column(told))
         model = ctx.model()
         parts = [ctx.split(table, "fit", "swap: sweep"), ctx.split(table, "tune", "swap: sweep")]
         sweep = pd.concat(parts, ignore_index=True)
         pairs = pairs_of(sweep, self.share, self.pairs, self.least_gap)
-        facts: dict[str, Any] = {"pass": told.name, "rows": len(sweep), "sd": sweep["confidence"].std(ddof=0)}
+        facts: dict[str, Any] = {
+            "pass": told.name,
+            "rows": len(sweep),
+            "sd": sweep["confidence"].std(ddof=0),
+            "enough": most_pairs(self.share, len(sweep["group"].unique())) >= 2,
+        }
         every = self.layers(model.n_layers)
         done = self._shards("sweep", pairs, sweep, self._places(dict.fromkeys(self._keys(), every)), told, model)
         self._swap(done, 0, out, ctx, "swap: sweep")
@@ -198,7 +220,7 @@ class Swap(Step):
             for k, v in facts.items()
         ]), FACTS)  # fmt: skip
         if not len(pairs):
-            ctx.log.warning("swap: stated confidence hardly differs (sd %.4f): there is nothing to swap", facts["sd"])
+            ctx.log.warning("swap: fewer than two pairs (%d rows, sd %.5f): nothing to swap", len(sweep), facts["sd"])
 
     def _facts(
         self, pairs: pd.DataFrame, tested: pd.DataFrame, swaps: pd.DataFrame, table: pd.DataFrame, told: Artifact
@@ -207,11 +229,13 @@ class Swap(Step):
         for name, part in (("sweep", pairs), ("test", tested)):
             if len(part):
                 out |= {f"{name} sure": part["high_confidence"].mean(), f"{name} unsure": part["low_confidence"].mean(),
+                        f"{name} gap": part["gap"].mean(),
                         f"{name} length difference": part["length_difference"].mean(),
                         f"{name} same answer": part["same_answer"].mean(),
                         f"{name} same answer, control": part["same_answer_control"].mean()}  # fmt: skip
         if len(tested):  # whole pairs are flipped, and Holm's correction is over the positions claimed
-            out["least p"] = (len(self.positions) - 1) * max(2.0 ** (1 - len(tested)), 1 / (1 + self.draws))
+            claims = set(pick(swaps, measure="confidence")["position"]) - {RANDOM}
+            out["least p"] = len(claims) * max(2.0 ** (1 - len(tested)), 1 / (1 + self.draws))
         if len(swaps):
             stated = table.set_index(table["row"].rename(None))["confidence"]
             own = pick(swaps, measure="confidence")
@@ -242,7 +266,10 @@ class Swap(Step):
         part = table.loc[np.asarray(table["row"].isin(rows))]
         lines = {int(line["row"]): line for line in records(part)}
         items: dict[str, dict[int, tuple[View, ...]]] = {
-            "confidence": stated_views(lines, told, model, self.orders == "first")
+            "confidence": {
+                row: tuple(View(a.tokens, Read(a.options, a.values, a.lengths), a.places) for a in some)
+                for row, some in asked_again(lines, told, model, self.orders == "first").items()
+            }
         }
         if self.answer:
             items["answer"] = {row: (answer_view(line),) for row, line in lines.items()}
@@ -262,35 +289,3 @@ class Swap(Step):
         from gnomon.causal.swap_blocks import swap_blocks
 
         return swap_blocks(artifact)
-
-
-def stated_views(
-    lines: Mapping[int, Mapping[str, Any]], told: Artifact, model: Model, first_only: bool
-) -> dict[int, tuple[View, ...]]:
-    """The pass's prompts of these rows, made again in each of its orders, and how its bins are read."""
-    from gnomon.rows.confidence_prompts import ask_about, wording
-    from gnomon.rows.confidence_read import option_ids
-    from gnomon.rows.confidence_scale import scale_of
-    from gnomon.rows.letters import variants_of
-
-    options, scale = told.options, scale_of(told)
-    words = wording(options.get("ask", "self"), options.get("question"), options.get("context", "conversation"), scale)
-    orders = {"both": (False, True), "normal": (False,), "reversed": (True,)}[options.get("orders", "both")]
-    letters = [tuple(ids) for ids in variants_of(model, scale.letters)] if scale.scoring == "letters" else []
-    out: dict[int, tuple[View, ...]] = {}
-    for row, line in lines.items():
-        views = []
-        for reverse in orders[:1] if first_only else orders:
-            asked = ask_about(model.tokenizer, line, words, reverse)
-            if letters:
-                shown = scale.shown(reverse)
-                said, lengths = tuple(letters[shown.index(b)] for b in range(len(scale))), ()
-            else:
-                said = tuple(tuple(option_ids(model, asked.prompt, text)) for text in scale.texts)
-                lengths = divisors(said, scale.texts, str(options.get("normalise", "tokens")))
-            places = {"confidence": len(asked.tokens) - 1}
-            if asked.answer_token is not None:
-                places["answer"] = asked.answer_token
-            views.append(View(asked.tokens, Read(said, scale.midpoints, lengths), places))
-        out[row] = tuple(views)
-    return out
