@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,7 @@ from gnomon.rows.letter_bias import letter_blocks, letter_table
 from gnomon.rows.letters import letter_logprobs, letter_variants
 from gnomon.step import ModelSpec, Planning
 from gnomon.steps.generate import Generate
+from gnomon.types import Example
 from gnomon.writer import Writer
 from tests.own_tasks import Pick
 from tests.stepping import made
@@ -84,10 +85,10 @@ def spec_of(name: str) -> ModelSpec:
     return ModelSpec(name if name == SMOL else str(tiny_folder(name)), device="cpu")
 
 
-def ten(name: str, **options: Any) -> tuple[Generate, pd.DataFrame, Any, Path]:
-    """Ten questions about elements, asked in a folder of their own: (step, its table, the model, the folder)."""
+def ten(name: str, n: int = 10, **options: Any) -> tuple[Generate, pd.DataFrame, Any, Path]:
+    """`n` questions about elements, asked in a folder of their own: (step, its table, the model, the folder)."""
     task = {"elements_choice": {"style": "plain", **options}}
-    step = Generate(task=task, n=10, batch_size=4, shard_rows=6)
+    step = Generate(task=task, n=n, batch_size=4, shard_rows=6)
     folder = Path(tempfile.mkdtemp())
     artifact = made(step, folder, spec_of(name))
     return step, artifact.table("generations"), spec_of(name).load(), artifact.path
@@ -102,9 +103,11 @@ def plain_logp(model: Any, ids: list[int], first: int) -> np.ndarray:
         return torch.log_softmax(model.hf(torch.tensor([ids])).logits[0, first:].double(), -1).numpy()
 
 
-@pytest.mark.parametrize("name", ["gpt2", SMOL])
-def test_likelihood_scores_are_those_of_whole_sequences_one_by_one(name):
-    _, table, model, _ = ten(name)
+@pytest.mark.parametrize(("name", "compared"), [("gpt2", 10), (SMOL, 3)])
+def test_likelihood_scores_are_those_of_whole_sequences_one_by_one(name, compared):
+    """benchmarks/choices.py does the same with more questions, of real sets."""
+    _, table, model, _ = ten(name, max(compared, 6))
+    table = table.head(compared)
     right = 0
     for line in table.to_dict("records"):
         prompt = model.tokenizer(line["prompt"])["input_ids"]
@@ -171,6 +174,24 @@ def test_letters_that_are_no_single_tokens_are_refused_before_any_work():
 
 
 @dataclass(frozen=True)
+class Lettered(Pick):
+    """Scores letters and says which, and nothing else."""
+
+    scoring: str = "letters"
+
+    def examples(self, n: int | None = None, seed: int = 0) -> list[Example]:
+        return [replace(e, meta={**e.meta, "letters": list("ABCD"[: len(e.choices)])}) for e in super().examples(n)]
+
+
+def test_letters_are_all_that_a_task_of_ones_own_has_to_say(tmp_path):
+    artifact = made(Generate(task="test_letters:Lettered", n=12), tmp_path, spec_of("llama"))
+    table = found(pa.Table.from_pandas(artifact.table("letters")))
+    rows = artifact.table("generations")
+    share = np.mean([c[0] == t for c, t in zip(rows["choices"], rows["target"], strict=True)])
+    assert table["A", "target"]["value"] == pytest.approx(share)
+
+
+@dataclass(frozen=True)
 class Unlettered(Pick):
     """Scores letters and does not say which."""
 
@@ -196,7 +217,7 @@ def answers(right: float, bias: str = "", n: int = 200, mass: float = 0.9, seed:
         "row": np.arange(n), "example_id": [f"q{i}" for i in range(n)], "group": [f"g{i}" for i in range(n)],
         "label": chosen == target, "scores": list(np.log(p)), "text": [f"option {c}" for c in chosen],
         "letter": [*np.array(list("ABCD"))[chosen]], "letters": [list("ABCD")] * n,
-        "target_letter": [*np.array(list("ABCD"))[target]],
+        "target_letter": [*np.array(list("ABCD"))[target]], "rotation": 0,
     })  # fmt: skip
 
 
@@ -236,7 +257,8 @@ def test_the_table_counts_what_is_chosen_and_what_is_right():
 
 
 def test_several_orders_count_as_one_question():
-    rows = answers(1.0, n=8).assign(example_id=["p", "p#1", "q", "q#1", "q#2", "r", "s", "t"],
+    rows = answers(1.0, n=8).assign(example_id=["p", "p#1", "q", "q#1", "q#2", "r#3", "r#4", "t"],
+                                    rotation=[0, 1, 0, 1, 2, 0, 0, 0],
                                     text=["x", "x", "x", "y", "x", "x", "x", "x"])  # fmt: skip
     line = found(letter_table(rows))["all", "stable"]
     assert (line["value"], line["n"]) == (0.5, 2)
@@ -248,11 +270,13 @@ def test_the_report_warns_of_chance_of_a_letter_that_takes_all_and_of_no_mass(tm
     assert "hold 90.0%" in fine["text"][0]
     biased = said(answers(0.6, bias="C"), tmp_path / "biased")["warning"]
     assert len(biased) == 2
-    assert "no better than chance" in biased[0]
+    assert "not shown to be better than chance" in biased[0]
     assert "letter C takes 100.0%" in biased[1]
+    few = said(answers(0.9, n=8).assign(letter=["A", "A", "A", "B", "C", "D", "D", "B"]), tmp_path / "few")
+    assert few["warning"] == []  # three A of eight, where one or two are right, is no bias yet
     assert all("scoring: likelihood" in text for text in biased)
     assert "hold 2.0%" in said(answers(0.6, mass=0.02), tmp_path / "low")["warning"][0]
-    assert "no better than chance" in said(answers(0.25), tmp_path / "chance")["warning"][0]
+    assert "not shown to be better than chance" in said(answers(0.25), tmp_path / "chance")["warning"][0]
 
 
 def test_warnings_of_chance_are_rare_where_the_model_knows_and_common_where_not(tmp_path):
@@ -286,9 +310,28 @@ def test_skipped_records_are_counted_in_the_tables_the_log_and_the_report(tmp_pa
 
 def test_rows_by_letters_are_scored_by_letters_under_edits():
     _, table, model, _ = ten("qwen2", scoring="letters")
+    rows = table.set_index("row")
     for item in task_items(table, "all", model.encode_text, model.decode):
-        assert model.decode(item.tokens[item.prompt_len :]) == " " + "ABCD"[item.choice]
+        (token,) = item.tokens[item.prompt_len :]
+        assert model.decode([token]).strip() == "ABCD"[item.choice]
+        own = rows.loc[item.unit]
+        if item.choice == json.loads(own["meta"])["choice"]:
+            assert token == own["token_ids"][-1]
     texts = ten("qwen2")[1]
     by_row = texts.set_index("row")["choices"]
     for item in task_items(texts, "all", model.encode_text, model.decode):
         assert model.decode(item.tokens[item.prompt_len :]) == " " + by_row[item.unit][item.choice]
+
+
+def test_labels_of_one_prompt_with_several_sets_of_choices_go_to_their_own_questions(tmp_path):
+    pairs = [["ox", "a bird"], ["a stone", "a river in the north"], ["x", "y"], ["one", "two"], ["cat", "dog"]]
+    records = [{"question": "Which?", "choices": pair, "answer": k, "group": f"g{i}"}
+               for i, pair in enumerate(pairs) for k in (0, 1)]  # fmt: skip
+    path = lines(tmp_path / "some.jsonl", records)
+    options = {"task": {"choice": {"path": str(path)}}, "splits": {"fit": 4, "tune": 2, "test": 4}}
+    first = made(Generate(**options), tmp_path, spec_of("llama"), "first")
+    table = first.table("generations")
+    assert (table["prompt_hash"].nunique(), set(table["label"])) == (1, {True, False})
+    again = made(Generate(**options, labels_from="first"), tmp_path, spec_of("llama"), "again", named={"first": first})
+    labels = again.table("generations").set_index("example_id")["label"].to_dict()
+    assert labels == table.set_index("example_id")["label"].to_dict()

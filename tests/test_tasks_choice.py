@@ -147,6 +147,19 @@ def test_options_that_cannot_be(options, said):
         make_task({"choice": options}).examples()
 
 
+@pytest.mark.parametrize("options", [{"mode": "generate"}, {"mode": "episode"}, {"scoring": "letters"}], ids=str)
+def test_options_without_a_letter_are_refused_or_skipped_never_left_out_of_the_prompt(options, tmp_path):
+    path = lines(tmp_path / "some.jsonl", [question(), question(3, question="Which else?")])
+    lettered: dict[str, Any] = {"path": str(path), "letters": "ABC", **options}
+    with pytest.raises(UserError, match="more options than letters"):
+        make_task({"choice": lettered}).examples()
+    task = Choice(**lettered, skip_bad=True)
+    assert [len(e.choices) for e in task.examples()] == [3]
+    assert task.skipped() == {"more options than letters": 1}
+    with pytest.raises(UserError, match="26 letters"):
+        make_task({"capitals_choice": {"distractors": None, **options}}).examples()
+
+
 # ---------------------------------------------------------------- orders and distractors
 
 

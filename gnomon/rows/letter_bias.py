@@ -9,7 +9,6 @@ Intervals are Wilson's, or bootstrapped over groups.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,24 @@ LETTERS = pa.schema(
     [("letter", pa.string()), ("measure", pa.string()), ("value", pa.float64()), ("ci_low", pa.float64()),
      ("ci_high", pa.float64()), ("n", pa.int64())]
 )  # fmt: skip
-COLUMNS = ["row", "example_id", "group", "label", "scores", "meta", "text"]
+COLUMNS = ["row", "example_id", "group", "label", "scores", "meta", "text", "choices", "target"]
 ALL = "all"
 LOW_MASS = 0.1
 """Below this mean probability of all letters together the section warns."""
 LOPSIDED = 0.25
-"""How much oftener than it is right one letter has to be chosen for the section to warn."""
+"""How much oftener than it is right a letter has to be chosen for the section to warn; the interval too lies above."""
 
 
 def letter_rows(folder: Path) -> pd.DataFrame:
-    """Rows under `folder` that were scored by letters, with `letter`, `letters` and `target_letter` from the meta."""
+    """Rows under `folder` that were scored by letters, with `letter`, `letters`, `target_letter` and `rotation`."""
     parts = [pq.read_table(p, columns=COLUMNS) for p in sorted((folder / "generations").glob("*.parquet"))]
     rows = pa.concat_tables(parts).to_pandas().sort_values("row")
     rows = where(rows, rows["meta"].str.contains('"letter":', regex=False)).reset_index(drop=True)
     meta = [json.loads(text) for text in rows["meta"]]
-    return rows.assign(**{name: [m[name] for m in meta] for name in ("letter", "letters", "target_letter")})
+    places = [dict(zip(choices, m["letters"], strict=True)) for choices, m in zip(rows["choices"], meta, strict=True)]
+    target = [by_choice.get(right, "") for by_choice, right in zip(places, rows["target"], strict=True)]
+    rows = rows.assign(target_letter=target, rotation=[int(m.get("rotation", 0)) for m in meta])
+    return rows.assign(letter=[m["letter"] for m in meta], letters=[m["letters"] for m in meta])
 
 
 def letter_table(rows: pd.DataFrame) -> pa.Table:
@@ -85,8 +87,9 @@ def _same_option(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """For each question asked in several orders: whether all have the same option chosen, and its group."""
     said: dict[str, list[str]] = {}
     group: dict[str, str] = {}
-    for name, text, of in zip(rows["example_id"], rows["text"], rows["group"], strict=True):
-        question = re.sub(r"#\d+$", "", str(name))
+    columns = (rows[name] for name in ("example_id", "rotation", "text", "group"))
+    for name, rotation, text, of in zip(*columns, strict=True):
+        question = str(name).removesuffix(f"#{rotation}") if rotation else str(name)
         said.setdefault(question, []).append(str(text))
         group[question] = str(of)
     several = [question for question, texts in said.items() if len(texts) > 1]
@@ -101,18 +104,20 @@ def letter_blocks(artifact: Artifact) -> list[Block]:
     out: list[Block] = []
     if found[ALL, "accuracy"]["ci_low"] <= found[ALL, "chance"]["value"]:
         out.append(Text(
-            "By letters the model is no better than chance: {accuracy} right, where guessing gets {chance}. It may "
-            "know answers that it cannot give as a letter: scoring: likelihood compares the options' own texts.",
+            "By letters the model is not shown to be better than chance: {accuracy} right, where guessing gets "
+            "{chance}. It may know answers that it cannot give as a letter: scoring: likelihood compares the options' "
+            "own texts.",
             {"accuracy": _ref(ALL, "accuracy", True), "chance": _ref(ALL, "chance")}, "warning",
         ))  # fmt: skip
     excess = {letter: line["value"] - found[letter, "target"]["value"]
-              for (letter, measure), line in found.items() if measure == "chosen"}  # fmt: skip
-    worst = max(excess, key=lambda letter: excess[letter])
-    if excess[worst] > LOPSIDED:
+              for (letter, measure), line in found.items()
+              if measure == "chosen" and line["ci_low"] > found[letter, "target"]["value"]}  # fmt: skip
+    worst = max(excess, key=lambda letter: excess[letter], default="")
+    if worst and excess[worst] > LOPSIDED:
         out.append(Text(
-            f"The letter {worst} takes {{chosen}} of the answers and {{share}} of the letters' probability, and is "
-            "right in {target} of the questions: the place decides, not the option. scoring: likelihood has no "
-            "letters; rotations asks each question in several orders.",
+            f"The letter {worst} takes {{chosen}} of the answers where it stands and {{share}} of the letters' "
+            "probability, and is right in {target} of them: the place weighs in, not the option alone. scoring: "
+            "likelihood has no letters; rotations asks each question in several orders.",
             {"chosen": _ref(worst, "chosen", True), "share": _ref(worst, "share"), "target": _ref(worst, "target")},
             "warning",
         ))  # fmt: skip

@@ -16,14 +16,15 @@ COLUMNS = ("example_id", "prompt_hash", "sample", "temperature", "label", "reaso
 def relabel(shards: Sequence[Shard], earlier: pd.DataFrame, source: str) -> list[Shard]:
     """The plan with every row's label taken from the `earlier` rows (`COLUMNS`) of step `source`.
 
-    A prompt asked at several temperatures is matched by temperature too. Raises UserError, with counts and the first
-    mismatch, where rows find no partner, or two whose labels differ.
+    A prompt asked at several temperatures is matched by temperature too, one that several examples share (with other
+    choices, say) by the example's id. Raises UserError, with counts and the first mismatch, where rows find no partner,
+    or two whose labels differ.
     """
-    by_prompt: dict[tuple[str, int], list[tuple[float, Reused]]] = {}
+    by_prompt: dict[tuple[str, int], list[tuple[float, str, Reused]]] = {}
     hashes: dict[str, str] = {}
     for example, prompt_hash, sample, temperature, label, reason in earlier[list(COLUMNS)].itertuples(index=False):
         reused = Reused(None if pd.isna(label) else bool(label), str(reason or ""), source)
-        by_prompt.setdefault((prompt_hash, int(sample)), []).append((float(temperature), reused))
+        by_prompt.setdefault((prompt_hash, int(sample)), []).append((float(temperature), str(example), reused))
         hashes.setdefault(str(example), prompt_hash)
     lost: list[Row] = []
     torn: list[Row] = []
@@ -32,12 +33,13 @@ def relabel(shards: Sequence[Shard], earlier: pd.DataFrame, source: str) -> list
         found = by_prompt.get((row.example.prompt_hash, row.sample), [])
         if len(found) > 1:
             found = [one for one in found if one[0] == row.temperature] or found
+            found = [one for one in found if one[1] == row.example.id] or found
         if not found:
             lost.append(row)
             return row
-        if len({reused.label for _, reused in found}) > 1:
+        if len({reused.label for _, _, reused in found}) > 1:
             torn.append(row)
-        return replace(row, reused=found[0][1])
+        return replace(row, reused=found[0][2])
 
     out = [[[partner(row) for row in batch] for batch in shard] for shard in shards]
     total = sum(len(batch) for shard in out for batch in shard)

@@ -1,7 +1,7 @@
 """Any set of multiple-choice questions, from files or the hub: MMLU, ARC, TruthfulQA MC1, CommonsenseQA, OpenBookQA,
 PopMC, SciQ, HellaSwag, your own. The layouts that are known are listed in `choice_records`; `fields` names others.
 
-Questions of the same text share a group, so that no split straddles them.
+Questions of the same text share a group, so that no split straddles them, unless their own `group` says otherwise.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Choice(ChoiceTask):
         else:
             files = data_files(self.path, self.split)
             stamp = tuple(f"{f} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
-        most = len(self.letters) if self.scoring == "letters" and self.distractors is None else 0
+        most = len(self.letters) if self.lettered and self.distractors is None else 0
         return _all(self.path, stamp, fields, self.target_is, self.skip_bad, most, self.split)
 
 

@@ -79,6 +79,11 @@ class ChoiceTask(Task):
         wanted = self.scoring == "letters" or self.mode != "choices"
         return wanted if self.show_options is None else self.show_options
 
+    @property
+    def lettered(self) -> bool:
+        """Whether a letter stands before each option (else a dash, where they are shown)."""
+        return self.scoring == "letters" or (self.shows and self.mode != "choices")
+
     # ---------------------------------------------------------------- for a task to write
 
     def questions(self, seed: int) -> list[Question]:
@@ -97,10 +102,10 @@ class ChoiceTask(Task):
     def _rotated(self, q: Question, seed: int) -> list[Item]:
         kept = {q.target, *draw(q.wrong, self.distractors, seed, q.group or q.id)}
         options = [option for option in q.options if option in kept]
-        if self.scoring == "letters" and len(options) > len(self.letters):
+        if self.lettered and len(options) > len(self.letters):
             raise UserError(
                 f"{q.id!r} has {len(options)} options and there are {len(self.letters)} letters", "",
-                "more letters, fewer distractors, or scoring: likelihood",
+                "more letters, fewer distractors, or scoring: likelihood without letters",
             )  # fmt: skip
         return [
             self._item(q, ordered(options, seed, q.id, self.rotate, r), r)
@@ -139,9 +144,9 @@ class ChoiceTask(Task):
         """The item with its options in the question and in the prefix, and the instruction on a line of its own."""
         if not self.shows:
             return item
-        lettered = self.scoring == "letters" or self.mode != "choices"
-        marks = [f"{letter}." for letter in self.letters] if lettered else ["-"] * len(item.choices)
-        listing = "\n".join(f"{mark} {text}" for mark, text in zip(marks, item.choices, strict=False))
+        marks = [f"{letter}." for letter in self.letters[: len(item.choices)]] if self.lettered else []
+        listed = zip(marks or ["-"] * len(item.choices), item.choices, strict=True)
+        listing = "\n".join(f"{mark} {text}" for mark, text in listed)
         question, rest = f"{item.question}\n{listing}", item.prefix.removeprefix(item.question)
         if self.scoring == "letters":
             prefix, opening = f"{question}\nThe answer is", "The answer is"
