@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from scipy.special import softmax
 
 from gnomon.errors import UserError
 from gnomon.store import META, Artifact, Study
+from gnomon.text import printable
 
 WANTED = ("row", "example_id", "prompt", "text", "answer", "label", "target", "choices", "scores", "max_prob",
           "entropy", "margin", "meta")  # fmt: skip
 STATED = ("row", "prompt", "text", "parsed", "confidence", "choices", "probs", "mass", "normal", "reversed")
 MARKS = ("right", "wrong", "unparsed")
+LONG, LINE = 4000, 300
+"""Characters of a text, and of a line, that are printed at most; --json has them whole."""
 
 
 def examples(path: str | Path, count: int) -> list[dict[str, Any]]:
@@ -44,11 +45,7 @@ def examples(path: str | Path, count: int) -> list[dict[str, Any]]:
 
 
 def _is(artifact: Artifact, table: str, *columns: str) -> bool:
-    if table not in artifact.tables():
-        return False
-    whole, folder = artifact.path / f"{table}.parquet", artifact.path / table
-    file = whole if whole.is_file() else next(iter(sorted(folder.glob("*.parquet"))))
-    return set(columns) <= set(pq.read_schema(file).names)
+    return table in artifact.tables() and set(columns) <= set(artifact.outline(table)[1])
 
 
 def _read(artifact: Artifact, name: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -135,18 +132,28 @@ def _number(value: Any) -> float | None:
 
 
 def render(example: Mapping[str, Any]) -> str:
-    """One example as text: a head line, the prompt, what was said, the options with their probabilities, confidence."""
+    """One example as text: a head line, the prompt, what was said, the options with their probabilities, confidence.
+
+    Long texts lose their middle, and nothing that a model wrote reaches the terminal as a command.
+    """
     mark = f"[{example['mark']}] " if example["mark"] else ""
-    read = f"   read: {example['answer']}"
-    parts = [f"{mark}{example['name']}   target: {example['target']}{read}"]
+    parts = [f"{mark}{_line(example['name'])}   target: {_line(example['target'])}   read: {_line(example['answer'])}"]
     if example.get("question") and example["question"] not in example["prompt"]:
-        parts.append(f"  question: {example['question']}")
-    parts.append(textwrap.indent(example["prompt"].rstrip(), "  | ", lambda line: True))
-    parts.append(textwrap.indent(example["text"].strip(), "  > ", lambda line: True))
+        parts.append(f"  question: {_line(example['question'])}")
+    parts += [_quoted(example["prompt"].rstrip(), "  | "), _quoted(example["text"].strip(), "  > ")]
     for option in example.get("options", []):
         share = "      " if option["probability"] is None else f"{option['probability']:6.1%}"
-        letter = f"{option['letter']} " if option["letter"] else ""
-        parts.append(f"    {share}  {letter}{option['text']}" + ("   (right)" if option["right"] else ""))
+        letter = f"{_line(option['letter'])} " if option["letter"] else ""
+        parts.append(f"    {share}  {letter}{_line(option['text'])}" + ("   (right)" if option["right"] else ""))
     sure = [f"{k} {v:.3g}" for k, v in example.get("confidence", {}).items() if v is not None]
     sure += [f"{k} says {'nothing' if v is None else f'{v:.0%}'}" for k, v in example.get("stated", {}).items()]
     return "\n".join([*parts, *([f"  confidence: {', '.join(sure)}"] if sure else [])])
+
+
+def _line(text: Any) -> str:
+    return printable(" ".join(str(text).split()), LINE)
+
+
+def _quoted(text: str, mark: str) -> str:
+    """Lines behind a mark; a text of no line has one."""
+    return "\n".join(mark + line for line in printable(text.replace("\r\n", "\n"), LONG).split("\n"))

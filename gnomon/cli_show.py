@@ -44,13 +44,13 @@ def _brief(artifact: Artifact) -> dict[str, Any]:
     return {
         "name": artifact.name, "step": meta.get("step"), "version": meta.get("version"),
         "fingerprint": artifact.fingerprint, "seconds": meta.get("seconds"), "bytes": folder_size(artifact.path),
-        "tables": {name: _rows(artifact, name) for name in artifact.tables()},
+        "tables": {name: artifact.outline(name)[0] for name in artifact.tables()},
     }  # fmt: skip
 
 
 def _step(artifact: Artifact) -> dict[str, Any]:
     meta = artifact.meta
-    columns = {name: list(_schema(artifact, name)) for name in artifact.tables()}
+    columns = {name: artifact.outline(name)[1] for name in artifact.tables()}
     shapes = {name: list(artifact.array(name).shape) for name in artifact.arrays()}
     return _brief(artifact) | {
         "options": artifact.options, "inputs": meta.get("inputs", {}), "columns": columns, "arrays": shapes,
@@ -59,23 +59,6 @@ def _step(artifact: Artifact) -> dict[str, Any]:
         "ledger": meta.get("ledger", []),
         "findings": [{"kind": kind, "text": text} for kind, text in sentences(artifact)],
     }  # fmt: skip
-
-
-def _files(artifact: Artifact, name: str) -> list[Path]:
-    whole = artifact.path / f"{name}.parquet"
-    return [whole] if whole.is_file() else sorted((artifact.path / name).glob("*.parquet"))
-
-
-def _rows(artifact: Artifact, name: str) -> int:
-    import pyarrow.parquet as pq
-
-    return sum(pq.read_metadata(path).num_rows for path in _files(artifact, name))
-
-
-def _schema(artifact: Artifact, name: str) -> list[str]:
-    import pyarrow.parquet as pq
-
-    return [str(column) for column in pq.read_schema(_files(artifact, name)[0]).names]
 
 
 def sentences(artifact: Artifact) -> list[tuple[str, str]]:

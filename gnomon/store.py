@@ -71,6 +71,19 @@ class Artifact:
         """Names of the arrays here (activations aside), in order."""
         return sorted(p.stem for p in self.path.glob("*.npy"))
 
+    def outline(self, name: str) -> tuple[int, list[str]]:
+        """Rows and columns of table `name`, without reading it; UserError where a file is broken."""
+        whole = self.path / f"{name}.parquet"
+        paths = [whole] if whole.is_file() else sorted((self.path / name).glob("*.parquet"))
+        rows, columns = 0, []
+        for path in paths:
+            try:
+                about = pq.read_metadata(path)
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(f"{path} cannot be read ({error})", "", f"gnomon run --remake {self.name}") from None
+            rows, columns = rows + about.num_rows, [str(c) for c in about.schema.to_arrow_schema().names]
+        return rows, columns
+
     def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Read table `name` (one file, or its shards in order) as a DataFrame."""
         whole, folder = self.path / f"{name}.parquet", self.path / name

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+"""What a terminal obeys or hides instead of showing: control characters, and marks of direction and of no width."""
 
 
 def table(rows: Sequence[Sequence[str]], headers: Sequence[str] = (), indent: str = "") -> str:
@@ -42,3 +46,14 @@ def duration(time: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def printable(text: str, most: int = 0) -> str:
+    """Text as it may stand on a terminal: what would move the cursor, colour or turn the line is written out (\\x1b).
+
+    With `most`, of a longer text only its two ends are left, about that many characters together, and how many are not.
+    """
+    if most and len(text) > most:
+        half = most // 2
+        text = f"{text[:half]} ... [{len(text) - 2 * half} characters] ... {text[-half:]}"
+    return HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)

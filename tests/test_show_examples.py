@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import softmax
 from typer.testing import CliRunner, Result
 
 from gnomon.cli import app
 from gnomon.cli_arrays import arrays
-from gnomon.cli_examples import examples
+from gnomon.cli_examples import examples, render
 from gnomon.errors import UserError
 from gnomon.store import Artifact
 from gnomon.writer import Writer
@@ -92,6 +95,49 @@ def test_a_folder_without_answers(tmp_path: Path):
     writer.commit({"step": "probe", "name": "scores", "inputs": {}})
     with pytest.raises(UserError, match="no transcripts"):
         examples(tmp_path / "scores", 1)
+
+
+def odd(tmp_path: Path, **columns: Any) -> Path:
+    """A generation of one row with these texts."""
+    row = {"row": 0, "example_id": "e0", "prompt": "Q", "text": "A", "answer": "A", "label": True, "target": "T",
+           "choices": ["A", "B"], "scores": [0.0, 1.0], "meta": "{}"} | columns  # fmt: skip
+    writer = Writer(tmp_path, "odd", "x")
+    writer.table("generations", pd.DataFrame([row]))
+    writer.commit({"step": "generate", "name": "odd", "inputs": {}})
+    return tmp_path / "odd"
+
+
+def test_what_a_model_wrote_is_no_command_to_the_terminal(tmp_path: Path):
+    evil = "a\x1b[31mred\x07\x9b2J\rover\u202eback\x00 \u00e9\u4e2d \u2014 b"
+    names = ("example_id", "prompt", "text", "answer", "target")
+    folder = odd(tmp_path, **dict.fromkeys(names, evil), choices=[evil, "B"], meta=json.dumps({"question": "?" + evil}))
+    said = "\n".join(render(e) for e in examples(folder, 1))
+    assert not [c for c in said if c != "\n" and unicodedata.category(c) in ("Cc", "Cf")]
+    assert said.count("a\\x1b[31mred\\x07\\x9b2J") == 7
+    assert "\u00e9\u4e2d \u2014 b" in said, "other scripts stay as they are"
+    assert call("show", str(folder), "--examples", "1").stdout.count("\\u202e") == 7
+    assert examples(folder, 1)[0]["text"] == evil
+
+
+def test_long_texts_lose_their_middle_and_breaks_their_lines(tmp_path: Path):
+    folder = odd(tmp_path, prompt="start " + "x" * 100_000 + " end", text="one\r\ntwo\n\nthree", answer="y" * 5000)
+    example = examples(folder, 1)[0]
+    said = render(example)
+    assert len(said) < 6000
+    assert "start x" in said
+    assert "x end" in said
+    assert "[96010 characters]" in said
+    assert "  > one\n  > two\n  > \n  > three" in said
+    assert "\n" not in render(example | {"prompt": "p", "text": "t", "options": [], "confidence": {}}).split("\n")[0]
+    assert len(example["prompt"]) == 100_010
+
+
+@pytest.mark.parametrize("left", ["meta.json", "generations.parquet"])
+def test_a_broken_folder_is_no_traceback(tmp_path: Path, left: str):
+    folder = odd(tmp_path)
+    (folder / left).write_bytes(b"{")
+    said = call("show", str(folder), "--examples", "1", code=2)
+    assert left in said.output
 
 
 # ---------------------------------------------------------------- arrays

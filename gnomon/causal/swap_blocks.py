@@ -208,7 +208,7 @@ def _method() -> Text:
         "Sure and unsure items are the {share} with the highest and the lowest stated confidence, one row a group, "
         "paired by length; control donors are in no pair. Share of the gap: summed shifts toward the donor over summed "
         "differences of donor and recipient; of what one donor does beyond the other, over differences of the two. "
-        "Layers were swept on fit and tune and chosen there (answer: the largest effect; confidence position: the first "
+        "Layers were swept on fit and tune, and chosen (answer: the largest effect; confidence position: the first "
         "layer at half of the largest); test saw only those. Intervals resample pairs (percentiles expanded for their "
         "number); two-sided p by flipping the signs of pairs, q by Benjamini-Hochberg over the layers and positions "
         "swept, by Holm on test. Moves: six pairs, q <= .05 and the interval beyond {least}; does not: six pairs and "
