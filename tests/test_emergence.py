@@ -75,7 +75,7 @@ def test_a_curve_is_the_cross_validated_probe_of_each_layer():
 
 def test_planted_layers_are_found_with_their_lag():
     hits = covered = 0
-    for seed in range(8):
+    for seed in range(6):
         x, targets = planted(seed, 120, {"late": 4, "early": 1})
         late, early = found(x, targets, law.Setting(permutations=19, draws=200, seed=seed))
         assert late.rises
@@ -86,8 +86,8 @@ def test_planted_layers_are_found_with_their_lag():
         assert law.lag(early, late)[2] in ("first", "undecided")
         if which == "second":
             assert p < 0.05
-    assert hits >= 6
-    assert covered >= 7
+    assert hits >= 5
+    assert covered >= 5
 
 
 def scored(rng, y, signal, noise) -> law.Curve:
@@ -101,10 +101,10 @@ def scored(rng, y, signal, noise) -> law.Curve:
 
 
 def test_equal_layers_are_not_told_apart_however_unequal_the_noise():
-    """120 runs of one true layer and two noises: a verdict in at most 12."""
+    """60 runs of one true layer and two noises: a verdict in at most 7."""
     rng, hits = np.random.default_rng(3), 0
     signal = np.r_[np.zeros(2), np.ones(3)]
-    for _ in range(120):
+    for _ in range(60):
         weights = stats.group_weights(np.arange(60), 100, rng)
         halves = law.half_weights(np.arange(60), 2, rng)
         one, two = (
@@ -112,7 +112,7 @@ def test_equal_layers_are_not_told_apart_however_unequal_the_noise():
             for noise in (0.7, 2.0)
         )
         hits += law.lag(one, two)[2] in ("first", "second")
-    assert hits <= 12
+    assert hits <= 7
 
 
 def test_shuffled_targets_do_not_rise():

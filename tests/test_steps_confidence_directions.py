@@ -19,6 +19,7 @@ from gnomon.step import Context, Cost, Inputs, ModelSpec, Planning
 from gnomon.steps.confidence_directions import ConfidenceDirections
 from gnomon.store import Artifact
 from gnomon.writer import Writer
+from tests import synthetic
 from tests.confidence_study import Sure, make, rows, save_pass
 
 QUICK = {"shuffles": 99, "random": 19, "draws": 200, "nested_below": 0, "given": ("difficulty",)}
@@ -284,7 +285,7 @@ def test_test_rows_are_in_the_ledger_and_every_reference_resolves(made):
 
 
 def test_few_groups_are_cross_validated_and_say_so(tmp_path):
-    made = run(tmp_path, make(tmp_path, Sure(n=120, layers=2, layer_says=1)), nested_below=500)
+    made = run(tmp_path, make(tmp_path, Sure(n=120, layers=1, layer_says=0)), nested_below=500, folds=3)
     assert set(made.table("scores")["split"]) == {"cv"}
     assert any("nested cross-validation" in t for t in said(made))
 
@@ -317,6 +318,19 @@ def test_a_fold_whose_rows_nearly_all_say_the_same_makes_nothing(tmp_path):
     made = run(tmp_path, found, nested_below=500)
     assert made.directions() == []
     assert any("nearly all rows" in t for t in said(made))
+
+
+def test_the_embedding_has_a_layer_of_its_own(tmp_path):
+    s = Sure(n=150, layers=1)
+    table, told = rows(s)
+    rng = np.random.default_rng(0)
+    acts = {(site, "last"): rng.normal(size=(150, 16)).astype(np.float32) for site in ("embed", "resid_post.0")}
+    found = {"generate": synthetic.save(tmp_path, table, acts)}
+    found["self"] = save_pass(tmp_path, table, told["self"], s, "self", "self")
+    made = run(tmp_path, found, folds=3)
+    for name in ("sweep", "cosines"):
+        layers = made.table(name)[["site", "layer"]].drop_duplicates().set_index("site")["layer"]
+        assert layers.to_dict() == {"embed": -1, "resid_post.0": 0}
 
 
 def test_one_place_alone_will_do(study):

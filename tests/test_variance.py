@@ -162,16 +162,16 @@ def test_classes_get_deviance_and_auroc():
 
 
 def test_a_score_that_repeats_the_output_is_not_beyond_it():
-    """80 runs of an internal score that is the output's confidence and noise: `beyond` in at most 8 (2 of 200 seen)."""
+    """40 runs of an internal score that is the output's confidence and noise: `beyond` in at most 5 (2 of 200 seen)."""
     setting = law.Setting(permutations=1, draws=200, order=("output", "internal"))
     hits = 0
-    for seed in range(80):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         a, b, e = rng.normal(size=(3, 80))
         _, rows = told(a + e, {"output": a}, a + 0.5 * b, setting)
         said = variance.verdict(rows["internal", "adds", "r2"], rows["internal", "partial", "partial"], 0.02)
         hits += said == "beyond"
-    assert hits <= 8
+    assert hits <= 5
 
 
 def test_a_score_that_knows_more_is_beyond():

@@ -107,6 +107,6 @@ def cosines(
             made = cosine_rows(
                 (x, high[dev]), (z, other[dev]), of.groups[dev], options.draws // 4, options.shuffles, options.seed
             )
-            at = {"pair": pair, "site": site, "layer": Site.parse(site).layer, "chosen": site == best[first.name]}
+            at = {"pair": pair, "site": site, "layer": probing.layer_of(site), "chosen": site == best[first.name]}
             out += [at | row | {"series": pair + (", shuffled" if row["control"] else "")} for row in made]
     return out

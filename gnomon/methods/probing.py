@@ -235,7 +235,7 @@ def _tables(
             site, position = choice.candidate
             series = f"{kind} at {position}" + (f", {_component(site)}" if several else "")
             common = {
-                "site": site, "component": _component(site), "layer": _layer(site), "position": position,
+                "site": site, "component": _component(site), "layer": layer_of(site), "position": position,
                 "predictor": kind, "split": split, "metric": of.metric.name, "n": n, "n_pos": n_pos,
             }  # fmt: skip
             low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (np.nan, np.nan)
@@ -254,6 +254,7 @@ def _component(site: str) -> str:
     return site.split(".")[0]
 
 
-def _layer(site: str) -> int:
+def layer_of(site: str) -> int:
+    """The site's layer; -1 for the embedding, which comes before layer 0."""
     parts = site.split(".")
     return int(parts[1]) if len(parts) > 1 else -1

@@ -26,6 +26,7 @@ from gnomon.methods.contrast import cosine_rows, sides
 from gnomon.methods.contrast_held import Options, Values, parts_of, thin
 from gnomon.methods.contrast_tables import COSINES, facts_table
 from gnomon.methods.folds import map_threads
+from gnomon.methods.probing import layer_of
 from gnomon.methods.similarity import similarity
 from gnomon.rows.given import given_columns
 from gnomon.rows.options import OptionalTexts
@@ -207,7 +208,7 @@ class SelfOther(Step):
         for site in sites:
             x, y = (p.read(site)[dev] for p in (a, b))
             made = cosine_rows((x, high[0]), (y, high[1]), groups, self.draws // 4, self.shuffles, options.seed)
-            at = {"pair": pair, "site": site, "layer": Site.parse(site).layer, "chosen": site == chosen}
+            at = {"pair": pair, "site": site, "layer": layer_of(site), "chosen": site == chosen}
             out += [at | row | {"series": pair + (", shuffled" if row["control"] else "")} for row in made]
         return out
 
@@ -216,11 +217,11 @@ class SelfOther(Step):
         alike: list[dict[str, Any]], facts: list[tuple[str, float, str]], chosen: str,
     ) -> None:  # fmt: skip
         for row in moved:
-            row |= {"layer": _layer(row["site"]), "series": f"{row['probe']} read on {row['read']}",
+            row |= {"layer": layer_of(row["site"]), "series": f"{row['probe']} read on {row['read']}",
                     "chosen": row["site"] == chosen}  # fmt: skip
         for row in alike:
             series = NAMES[row["measure"]] + (", shuffled pairs" if row["control"] else "")
-            row |= {"layer": _layer(row["site"]), "series": series}
+            row |= {"layer": layer_of(row["site"]), "series": series}
         out.table("similarity", pa.Table.from_pylist(alike, schema=SIMILARITY))
         out.table("transfer", pa.Table.from_pylist(moved, schema=TRANSFER))
         out.table("cosines", pa.Table.from_pylist([{"q": None, **row} for row in cosines], schema=COSINES))
@@ -231,7 +232,3 @@ class SelfOther(Step):
         from gnomon.methods.similarity_blocks import self_other_blocks
 
         return self_other_blocks(artifact)
-
-
-def _layer(site: str) -> int:
-    return -1 if "." not in site else Site.parse(site).layer
