@@ -15,7 +15,7 @@ from gnomon.errors import UserError
 from gnomon.lineage import resolve
 from gnomon.report.resolve import render_text
 from gnomon.rows.confidence_prompts import FILLERS
-from gnomon.step import ModelSpec
+from gnomon.step import Cost, ModelSpec, Planning
 from gnomon.steps.confidence import Confidence
 from gnomon.steps.generate import Generate
 from gnomon.store import Artifact, Study
@@ -127,6 +127,16 @@ def test_the_answer_token_is_right_in_every_style(tmp_path, style, scoring):
 
 
 # ---------------------------------------------------------------- whose answers
+
+
+@pytest.mark.parametrize("task", [None, elements("number", "prefix")])
+def test_answers_of_another_model_are_not_appended_as_this_ones(parts, tmp_path, task):
+    step = Generate(task=task, n=4 if task else None, split_by="hash", append=("symbols",))
+    with pytest.raises(UserError, match="this generation and symbols are of different models"):
+        made(step, tmp_path, spec_of(1), "joined", named={"symbols": parts["symbols"]})
+    outside = Planning(spec_of(1), 0, {"symbols": Cost()}, weights={"symbols": str(spec_of().facts()["fingerprint"])})
+    with pytest.raises(UserError, match="append: symbols is of another model"):
+        step.check(outside)
 
 
 def study_of(steps: list[Any], seed: int = 0) -> dict[str, Any]:

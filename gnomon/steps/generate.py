@@ -109,6 +109,9 @@ class Generate(Step):
             check_context(prepared, self._longest(prepared) * prepared.rounds, plan.model.facts().get("context"))
         for name in self.append or ():
             there = plan.inputs[name].sites if name in plan.inputs else ()
+            if plan.weights.get(name) and plan.weights[name] != plan.model.facts()["fingerprint"]:
+                raise UserError(f"append: {name} is of another model", "generations of one model",
+                                "give this entry its model: and adapter:")  # fmt: skip
             wanted = [f"{s}@{p}" for s in sites for p in self.capture.positions] if self.capture else []
             lacking = [pair for pair in wanted if pair not in there]
             if lacking:
@@ -216,7 +219,7 @@ class Generate(Step):
         if self.labels_from:
             earlier = inputs.named(self.labels_from).table("generations", COLUMNS)
             shards = relabel(shards, earlier, self.labels_from)
-        copied = self._copies(inputs, prepared, asked)
+        copied = self._copies(inputs, prepared, asked, ctx)
         worker = Asker(ctx.model_spec, self.task, asking, out.path)
         sizes = [sum(map(len, shard)) for shard in shards] + [part.rows for part in copied]
         ctx.map(worker, [*shards, *copied], out, "generate", sizes)
@@ -238,7 +241,7 @@ class Generate(Step):
             dtype=self.capture.dtype if self.capture else "float32",
         )
 
-    def _copies(self, inputs: Inputs, prepared: Prepared | None, asked: int) -> list[merge.Copied]:
+    def _copies(self, inputs: Inputs, prepared: Prepared | None, asked: int, ctx: Context) -> list[merge.Copied]:
         """The shards of earlier generations, numbered behind this one's own rows."""
         names = list(self.append or ())
         if not names:
@@ -247,7 +250,7 @@ class Generate(Step):
         sources = {name: inputs.named(name) for name in names}
         tables = {name: source.table("generations", merge.COLUMNS) for name, source in sources.items()}
         merge.same_sides([*own, *tables.items()])
-        merge.same_model(sources)
+        merge.same_model(sources, str(ctx.model_spec.facts()["fingerprint"]))  # what the study says it is
         pairs = merge.shared_pairs(list(sources.values())) if prepared is None else []
         if self.capture:
             sites = self.capture.expanded(int(next(iter(sources.values())).meta["model"]["n_layers"]))
