@@ -35,8 +35,9 @@ def study(tmp_path_factory) -> Study:
     """Letters of four options and both passes by a tiny model of another family than Llama."""
     steps = [
         {"generate": {"task": {"elements_choice": {"scoring": "letters"}}, "n": N, "capture": ALL, "batch_size": 5}},
-        {"confidence": {"ask": "self", "capture": ALL}, "as": "self"},
-        {"confidence": {"ask": "other", "capture": ALL}, "as": "other"},
+        {"confidence": {"ask": "self", "orders": "normal", "content_free": False}, "as": "first"},
+        {"confidence": {"ask": "self", "capture": ALL, "content_free": False}, "as": "self"},
+        {"confidence": {"ask": "other", "capture": ALL, "content_free": False}, "as": "other"},
     ]
     model = str(tiny_folder("gpt2", n_positions=512))
     folder = tmp_path_factory.mktemp("introspection") / "study"
@@ -111,6 +112,9 @@ def test_answers_and_confidences_are_the_tables(study: Study, out: Path):
         assert own["self_confidence"] == pytest.approx(100 * told["confidence"])
         assert len(own["logits"]) == len(own["probs"]) == 8
         assert own["prompt_type"] == "self_confidence"
+        for one in (record, own):
+            assert one["entropy"] == pytest.approx(-float(np.dot(one["probs"], np.log(one["probs"]))), rel=1e-3)
+            assert one["max_new_tokens"] == 0, "nothing was written"
 
 
 def test_token_indices_point_into_the_padded_arrays(study: Study, out: Path):
@@ -131,6 +135,8 @@ def test_the_run_is_described(study: Study, out: Path):
     assert config["model_type"] == "base"
     assert config["num_questions"] == N
     assert config["passes"]["self_conf"]["layers"] == [0, 1, 2, 3]
+    assert config["passes"]["self_conf"]["step"] == "self", "of two passes the one that kept every token"
+    assert config["left_out"]["passes"] == ["first"]
     assert config["token_length"] == "tokens of the question"
     tokens = [r["token_length"] for r in records(out, "mcq")]
     assert all(0 < t < r["char_length"] for t, r in zip(tokens, records(out, "mcq"), strict=True))

@@ -81,6 +81,7 @@ def _set(study: Study, folder: Folder, generation: Artifact, prefix: str) -> tup
     asked = _passes(study, generation)
     for name, ask in PASSES.items():
         mine = [p for p in asked if p.options.get("ask") == ask]
+        mine.sort(key=lambda p: not _layers([p]))  # of several the first that kept every token
         if mine:
             tables[name] = (mine[0], mine[0].table("confidence").set_index("row"), _layers([mine[0]]))
         else:

@@ -98,7 +98,7 @@ def pass_record(row: Mapping[str, Any], artifact: Artifact, shift: int) -> dict[
     percent = None if stated is None else 100 * stated
     return {
         "prompt_type": f"{ask}_confidence", "prompt_text": row["prompt"], "prompt_hash": row["prompt_hash"],
-        "temperature": 0.0, "top_p": 1.0, "max_new_tokens": int(artifact.options.get("max_new_tokens") or 1),
+        "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 0,
         "output_text": row["text"], "parsed_answer": row["parsed"], "bins": _listed(row["choices"]),
         "logits": _listed(row["logits"]) or None, "probs": _listed(row["probs"]) or None,
         "entropy": _number(row["entropy"]), "logit_margin": _number(row["margin"]), "bin_mass": _number(row["mass"]),
