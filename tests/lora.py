@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 
-def wrapped(base: str | Path, modules: Sequence[str], rank: int, random: bool) -> Any:
-    """A causal model with a LoRA on the named modules: zero at first, or `random`."""
+def wrapped(
+    base: str | Path, modules: Sequence[str], rank: int, random: bool, layers: Sequence[int] | None = None
+) -> Any:
+    """A causal model with a LoRA on the named modules of all layers (or of those): zero at first, or `random`."""
     import peft
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
     hf = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(modules), init_lora_weights=not random)
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=list(modules), init_lora_weights=not random,
+        layers_to_transform=None if layers is None else list(layers),
+    )  # fmt: skip
     return peft.get_peft_model(hf, config)
 
 
@@ -26,12 +31,14 @@ def random_lora(folder: Path, base: str | Path) -> Path:
 
 
 def trained_lora(
-    folder: Path, base: str | Path, tokenizer: Any, pairs: Sequence[tuple[str, str]], steps: int, rate: float
-) -> list[float]:
-    """Train a LoRA on (prompt, continuation) pairs, all of them at every step; returns the loss of each step."""
+    folder: Path, base: str | Path, tokenizer: Any, pairs: Sequence[tuple[str, str]], steps: int, rate: float,
+    layers: Sequence[int],
+) -> list[float]:  # fmt: skip
+    """Train a LoRA of these layers (late ones are cheap: nothing is carried back below them) on (prompt, continuation)
+    pairs, all of them at every step; returns the loss of each step."""
     import torch
 
-    model = wrapped(base, ["q_proj", "v_proj", "o_proj"], 8, random=False).train()
+    model = wrapped(base, ["q_proj", "v_proj", "o_proj"], 8, random=False, layers=layers).train()
     rows = [
         (tokenizer.encode(a, add_special_tokens=False), tokenizer.encode(b, add_special_tokens=False)) for a, b in pairs
     ]

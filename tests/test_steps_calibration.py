@@ -16,6 +16,7 @@ from gnomon.errors import UserError
 from gnomon.methods import calibration as cal
 from gnomon.methods import calibration_increments as news
 from gnomon.methods import calibration_rivals as rivals
+from gnomon.methods import calibration_scaling as scaling
 from gnomon.methods.calibration_risk import aurc
 from gnomon.methods.calibration_signals import Column
 from gnomon.report.resolve import check, render_text
@@ -300,7 +301,10 @@ def test_without_a_pass_output_confidence_is_asked_about_and_that_is_said(tmp_pa
     artifact = run(tmp_path, {"generate": made["generate"]})
     assert "output confidence" in said(artifact)[0]
     assert "No confidence pass was read" in warned(artifact)
-    assert rivals.OUTPUT not in set(artifact.table("increments").query("signal == 'best stated'")["against"])
+    lines = artifact.table("increments").query("signal == 'best stated' and over == 'output'")
+    assert set(lines["choice"]).isdisjoint(lines["against"])
+    assert "The best of the other output signals" in said(artifact)[1]
+    assert "output confidence beats it" not in said(artifact)[1]
 
 
 def test_unknown_difficulty_is_said(tmp_path):
@@ -368,6 +372,40 @@ def test_one_constant_statement_is_warned_of(tmp_path):
     found = line(artifact, "signals", signal="self", scaled="none", split="test", metric="auroc", control="")
     assert found["value"] == 0.5
     assert len(said(artifact)) == 3
+
+
+def test_scalings_that_can_say_nothing_say_so(tmp_path):
+    s = Sure(n=200)
+    table, known = rows(s)
+    made = {"generate": synthetic.save(tmp_path, table, {}, "generate")}
+    low = 0.44 + 0.003 * (known["self"] - known["self"].mean())  # right more often than not, and stated below a half
+    made["self"] = save_pass(tmp_path, table, low, s, "self", "self")
+    artifact = run(tmp_path, made)
+    assert "wrong side of one half" in line(artifact, "scaling", signal="self", scaled="temperature")["note"]
+    assert line(artifact, "scaling", signal="self", scaled="platt")["note"] == ""
+    assert "Scaling of self: confidence lies on the wrong side" in warned(artifact)
+    assert (
+        scaling.fit_platt(known["self"], np.ones(200, dtype=bool))
+        .note(200)
+        .startswith("all rows of the scaling are right")
+    )
+    assert "not more often right" in scaling.fit_platt(known["self"], known["self"] < 0.5).note(90)
+
+
+def test_intervals_over_folds_are_wider_where_something_was_fitted():
+    """Difficulty itself is fitted by nobody; a logistic regression of it alone is, and is as good."""
+    rng = np.random.default_rng(4)
+    n = 300
+    hard, told = rng.normal(size=(2, n))
+    of = rivals.Problem(
+        rng.random(n) < expit(-2 * hard), np.arange(n).astype(str), np.repeat(["fit", "test"], [200, 100]),
+        [Column("self", "", "stated", True, expit(told))], [Column("ease", "", "difficulty", False, -hard)], [],
+        {"ease": -hard},
+    )  # fmt: skip
+    found = news.increment_rows(of, rivals.Options(draws=300, permutations=199), nested=True)
+    of_split = [r for r in found if r["control"] == "against" and r["split"] == "cv" and r["signal"] == "self"]
+    half = {r["over"]: r["value"] - r["ci_low"] for r in of_split}
+    assert half[rivals.BOTH] / half[rivals.DIFFICULTY] == pytest.approx(1.5, rel=0.12)
 
 
 def test_no_test_rows_is_an_error(tmp_path):

@@ -74,8 +74,9 @@ def _verdict(news: Any, known: Any) -> list[Block]:
         "{null} (p = {p}).", refs, "headline",
     )]  # fmt: skip
     sentences: list[str] = []
-    refs = {}
-    for over, subject in ((DIFFICULTY, "Item difficulty"), (OUTPUT, "Output confidence ({output_name})")):
+    refs, said = {}, what if stated else "the best one"
+    rival = "Output confidence ({output_name})" if stated else "The best of the other output signals ({output_name})"
+    for over, subject in ((DIFFICULTY, "Item difficulty"), (OUTPUT, rival)):
         found = main.loc[(main["metric"] == "difference") & (main["over"] == over)]
         if len(found) != 1:
             sentences += [] if over == OUTPUT else ["Item difficulty is unknown, so it could not be held against it"]
@@ -86,7 +87,7 @@ def _verdict(news: Any, known: Any) -> list[Block]:
         }
         if over == OUTPUT:
             refs["output_name"] = ref("difference", "against", "", over=over)
-        sentences.append(f"{subject} alone comes to {{{over}}}: {_beats(found.iloc[0], what)} ({{{over}_gain}})")
+        sentences.append(f"{subject} alone comes to {{{over}}}: {_beats(found.iloc[0], said)} ({{{over}_gain}})")
     gain = main.loc[(main["metric"] == "increment") & (main["over"] == BOTH)]
     if len(gain) == 1:
         refs |= {
@@ -247,12 +248,9 @@ def _limits(lines: Any, news: Any, known: Any, artifact: Artifact) -> list[Block
         {"distinct": Ref("known", {"signal": name}, "distinct", "d")}, "warning",
     ) for name in flat]  # fmt: skip
     scaling: Any = artifact.table("scaling")
-    upside = list(dict.fromkeys(scaling.loc[scaling["note"] != "", "signal"]))
-    if upside:
-        out.append(Text(
-            f"On the rows of the scaling surer answers are not more often right by {', '.join(upside)}: the fitted "
-            "slope is 0 or below.", kind="warning",
-        ))  # fmt: skip
+    for note in dict.fromkeys(scaling.loc[scaling["note"] != "", "note"]):
+        names = dict.fromkeys(scaling.loc[scaling["note"] == note, "signal"])
+        out.append(Text(f"Scaling of {', '.join(names)}: {note}.", kind="warning"))
     out.append(Text(
         "{unlabelled} answers of {answers} could not be graded and are left out; of a signal, rows where it could not "
         "be read. Scalings rest on the {tune} graded rows of tune, unless said otherwise.",

@@ -38,6 +38,14 @@ class Scaling:
         """1 / slope; infinite where nothing is left of the confidence."""
         return 1 / self.slope if self.slope else float("inf")
 
+    def note(self, right: int) -> str:
+        """What a reader must know of a fit on rows of which `right` were right; "" where nothing is odd."""
+        if right in (0, self.n):
+            return f"all rows of the scaling are {'right' if right else 'wrong'}, so it says nothing of which are"
+        if self.method == "temperature" and self.slope <= 0:
+            return "confidence lies on the wrong side of one half there, so no temperature helps"
+        return "surer rows are not more often right there" if self.slope <= 0 else ""
+
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Calibrated probabilities of scores or probabilities `[n]`; NaN stays."""
         values = np.asarray(values, dtype=np.float64)

@@ -237,7 +237,7 @@ class _Made:
             self.scaling.append({
                 "signal": column.name, "scaled": fitted.method, "slope": fitted.slope, "offset": fitted.offset,
                 "temperature": fitted.temperature if fitted.method != "platt" else None, "n": n, "n_pos": right,
-                "note": "surer rows are not more often right there" if fitted.slope <= 0 else "",
+                "note": fitted.note(right),
             })  # fmt: skip
 
     def _fitted(self, column: Column, rows: np.ndarray) -> Iterator[tuple[Scaling, np.ndarray, int, int]]:
