@@ -186,6 +186,9 @@ def test_the_interval_of_a_difference_of_two_ece_covers_it(off, n, above):
     for (p, _), r in zip(*both(200_000, 0), strict=True):
         bins = cal.equal_mass_bins(p)
         true.append(np.mean([abs((p - r)[bins == i].mean()) for i in range(10)]))
+    one = both(n, 1)[0][0]
+    same = gaps.ece_difference(one, one, np.arange(n), draws=200)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
     hits = found_above = 0
     for seed in range(60):
         a, b = both(n, seed)[0]

@@ -323,6 +323,13 @@ def test_unparsed_answers_are_counted_not_wrong(tmp_path):
     assert cell(done, metric="accuracy", column="n", side="a", rows="all") == 52
 
 
+def test_one_outcome_only_is_no_verdict_on_confidence(tmp_path):
+    done = compare(tmp_path, edited(tmp_path, lambda t: t.assign(label=False)), rows="all", sites="resid_post.0")
+    text = sentences(done, "headline")[1]
+    assert "no interval says whether it tells right from wrong better" in text
+    assert "neither better nor worse" not in text
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [({"a": "x", "b": "x"}, "both x"), ({"a": "x", "b": "y", "positions": "all"}, "many tokens")],

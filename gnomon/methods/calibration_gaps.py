@@ -111,6 +111,8 @@ def ece_difference(
     value = own[1] - own[0]
     if len(np.unique(groups)) < 2:
         return stats.Interval(value, note=ALONE)
+    if all(np.array_equal(one, two) for one, two in zip(a, b, strict=True)):
+        return stats.Interval(0.0, 0.0, 0.0)
     tried = [side.tried() for side in sides]
     fits = [_within(t, v) for t, v in zip(tried, own, strict=True)]
     every = SHAPES * own[1] - SHAPES[:, None] * own[0]  # [k of a, k of b]

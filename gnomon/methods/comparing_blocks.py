@@ -113,6 +113,8 @@ def _confidence(table: pd.DataFrame, models: pd.DataFrame) -> list[Block]:
         moved = _verdict(shift, "rises", "falls", "does not move by more than chance")
         better = _verdict(area, "tells right from wrong better", "tells right from wrong worse",
                           "tells right from wrong neither better nor worse, as far as these rows show")  # fmt: skip
+        if not pd.notna(area["ci_low"]):
+            better = "no interval says whether it tells right from wrong better"
         refs = {
             "shift": Ref("comparison", _at("confidence", "difference", signal), "value", "+.3f", ci=True),
             "null": Ref("comparison", _at("confidence", "difference", signal, "swapped"), "value", "+.3f", ci=True),
