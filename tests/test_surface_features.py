@@ -41,6 +41,7 @@ def test_counts_by_hand():
 def test_names_are_runs_of_capitals_inside_sentences():
     assert names("The King met Queen Anne of England. Then I left; Bob's dog, Rex, stayed.") == 5
     assert names("What is it?") == 0
+    assert names("Which is NOT a planet, and MOST likely seen by Isaac Newton at NASA?") == 2
 
 
 def test_rarity_ranks_words_by_how_often_they_are_used():

@@ -23,6 +23,8 @@ _HEDGE = re.compile(
     r"|mostly|mainly|approximately|roughly|about|suggests?|seems?|appears?|tends?|believed|best)\b",
     re.IGNORECASE,
 )
+_STRESSED = re.compile(rf"(?:{_NEGATION.pattern}|{_HEDGE.pattern}|most|least|all|only|true|false)", re.IGNORECASE)
+"""Words that exam questions write in capitals, and that name nothing."""
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SENTENCE_END = re.compile(r"(?<=[.?!])[\"'\u201d)]*\s+")
@@ -68,13 +70,14 @@ def question_type(text: str) -> str:
 
 
 def names(text: str) -> int:
-    """Runs of capitalised words that do not begin a sentence: a cheap count of named things ("I" is none)."""
+    """Runs of capitalised words that do not begin a sentence: a cheap count of named things ("I" and a NOT are none)."""
     count = 0
     for sentence in _SENTENCE_END.split(text):
         inside = False
         for at, word in enumerate(sentence.split()):
             letters = word.strip("\"'\u2018\u2019\u201c\u201d()[],;:.?!")
             capital = at > 0 and letters[:1].isupper() and letters != "I" and not letters.startswith(("I'", "I\u2019"))
+            capital = capital and not (letters.isupper() and _STRESSED.fullmatch(letters))
             count += capital and not inside
             inside = capital and word[-1] not in ",;:"
     return count
