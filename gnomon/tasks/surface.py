@@ -70,7 +70,7 @@ def question_type(text: str) -> str:
 
 
 def names(text: str) -> int:
-    """Runs of capitalised words that do not begin a sentence: a cheap count of named things ("I" and a NOT are none)."""
+    """Runs of capitalised words that do not begin a sentence: a cheap count of names ("I" and a NOT are none)."""
     count = 0
     for sentence in _SENTENCE_END.split(text):
         inside = False
