@@ -159,7 +159,7 @@ def test_no_more_than_a_block_is_held(study: Study, out: Path, tmp_path: Path, m
     """Small blocks give the same bytes, and many of them."""
     monkeypatch.setattr(layout, "BLOCK", 3000)
     acts = study["self"].activations("resid_post.1@all")
-    lengths = np.diff(acts.offsets)
+    lengths = np.diff(np.asarray(acts.offsets))
     parts = list(layout.padded(acts, acts.rows, lengths, int(lengths.max())))
     assert len(parts) == N
     again = export_study(study.path, "introspection", tmp_path / "y").path
@@ -202,7 +202,7 @@ def test_two_models_have_a_folder_each(tmp_path: Path):
 def test_values_beyond_float16_are_refused_by_name(study: Study):
     acts = study["self"].activations("resid_post.1@all")
     big = type(acts)(acts.site, acts.position, np.asarray(acts.values[:], np.float32) * 1e6, acts.rows, acts.offsets)
-    lengths = np.diff(acts.offsets)
+    lengths = np.diff(np.asarray(acts.offsets))
     with pytest.raises(UserError, match=r"resid_post.1 of row 0 has .*float16"):
         list(layout.padded(big, acts.rows, lengths, int(lengths.max())))
 

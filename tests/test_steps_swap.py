@@ -11,6 +11,7 @@ import pytest
 from gnomon.causal.pick import first, pick
 from gnomon.causal.swap import Swapper
 from gnomon.causal.swap_items import SWAPS
+from gnomon.cli_show import sentences
 from gnomon.errors import UserError
 from gnomon.models.body import Body
 from gnomon.report.resolve import check
@@ -109,6 +110,9 @@ def test_the_pass_is_asked_again_as_it_was(study: Path, using: str):
         assert {split[row] for row in everybody} <= some
         assert len(set(everybody)) == len(everybody) > 0
     assert check(Swap(using=using).summary(artifact), artifact) == []
+    said = " ".join(text for _, text in sentences(artifact))
+    assert using == "likely" or "Stated confidence hardly spreads" in said, "a random model is as sure of all"
+    assert "pairs of test no p under" in said
     assert [line["split"] for line in artifact.meta["ledger"]] == ["test"]
 
 
@@ -210,7 +214,7 @@ def test_few_rows_are_said_before():
 
 def test_a_pass_of_another_generation_is_refused(study: Path, tmp_path: Path):
     other = made(Generate(task="tests.own_tasks:Letters", n=20, max_new_tokens=2), tmp_path, spec())
-    with pytest.raises(UserError, match="is of other rows"):
+    with pytest.raises(UserError, match=r"other (rows|questions)"):
         made(Swap(using="both"), tmp_path, spec(), "swap",
              {"generations": [other], "confidence": [told(study, "both")]})  # fmt: skip
 

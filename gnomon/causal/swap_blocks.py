@@ -107,8 +107,8 @@ def _headline(effects: Any, position: str) -> Text:
     }
     text = (
         f"A donor's activation at {PLACES[position]}, layer {{layer}}, moves stated confidence {{other}} of the way to "
-        "the donor's, {same} where the donor is as sure as the recipient: {excess} beyond that (test, {pairs} pairs; "
-        "q = {q}); verdict: {verdict}"
+        "the donor's, one of the recipient's own kind {same} of that way; the difference is {excess} of how far the "
+        "two donors differ (test, {pairs} pairs; q = {q}); verdict: {verdict}"
     )
     if has(effects, **at, kind="beyond"):
         refs |= {
@@ -116,7 +116,7 @@ def _headline(effects: Any, position: str) -> Text:
             "beyond": Ref("effects", at | {"kind": "beyond"}, "value", ".1%", ci=True),
             "against": Ref("effects", at | {"kind": "beyond"}, "verdict", ""),
         }
-        text += "; at a random token of the same texts that is {random}, {beyond} less; verdict: {against}"
+        text += "; at a random token of the same texts it is {random}, {beyond} less; verdict: {against}"
     return Text(text + ".", refs, "headline")
 
 
