@@ -59,7 +59,7 @@ class AuditClaim(CausalOptions):
     """Put a direction from a file through all controls, and say of each claim: supported, not supported, undecided."""
 
     name: ClassVar[str] = "audit_claim"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[str, ...]] = ("generations",)
     optional: ClassVar[tuple[str, ...]] = ("activations",)
     writes: ClassVar[tuple[str, ...]] = ("scores", "effects")

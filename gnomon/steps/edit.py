@@ -25,7 +25,7 @@ class Edit(Step):
     """Amplify or suppress neurons by the sign of their association with right answers."""
 
     name: ClassVar[str] = "edit"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("generations", "neurons")
     optional: ClassVar[tuple[str, ...]] = ("second_order",)
     writes: ClassVar[tuple[str, ...]] = ("edits",)

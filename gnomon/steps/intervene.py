@@ -29,7 +29,7 @@ class Intervene(CausalOptions):
     """Steer along a direction, ablate it, or take it out of the weights, beside matched controls."""
 
     name: ClassVar[str] = "intervene"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[str, ...]] = ("generations", "directions")
     optional: ClassVar[tuple[str, ...]] = ("activations",)
     writes: ClassVar[tuple[str, ...]] = ("effects",)

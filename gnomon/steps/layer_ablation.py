@@ -56,7 +56,7 @@ class LayerAblation(Step):
     """Replace each layer's MLP and attention output and rank the layers by what the right answer loses."""
 
     name: ClassVar[str] = "layer_ablation"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("generations",)
     writes: ClassVar[tuple[str, ...]] = ("layers",)
 

@@ -41,7 +41,7 @@ class NeuronAblation(Step):
     """Ablate the chosen neurons, wholly and in part, in the model and in output space, beside matched controls."""
 
     name: ClassVar[str] = "neuron_ablation"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("second_order", "pca")
     optional: ClassVar[tuple[str, ...]] = ("text", "generations")
     writes: ClassVar[tuple[str, ...]] = ("neuron_ablations",)
