@@ -135,8 +135,9 @@ data/phase0/ data/phase0_1/sae_mbpp.parquet hyperparams_mbpp.parquet validation_
 data/phase1_0/dataset_ activations/{correct,incorrect}/{task_id}_layer_{n}.npz
 data/phase1_2/dataset_temp_0_3.parquet dataset_temp_1_2.parquet data/phase1_2/metadata.json data/phase2/ data/phase3/
 SAELens TransformerLens resid_pre accelerate autosave
-collect_activations.py inspect_collected_data.py --model_type --lora_checkpoint ckpt_step_1280 --num_questions --data_dir
---show_examples --compare_with run_config.json mcq/metadata.json self_conf/metadata.json other_conf/metadata.json
+collect_activations.py inspect_collected_data.py --model_type --lora_checkpoint ckpt_step_1280 --num_questions
+--data_dir --show_examples --compare_with run_config.json
+mcq/metadata.json self_conf/metadata.json other_conf/metadata.json
 activations_layer_00.npy question_id question_text options correct_answer_letter model_name checkpoint_id prompt_type
 prompt_text temperature top_p max_new_tokens output_text parsed_answer is_correct logits probs entropy logit_margin
 answer_token_index confidence_token_index self_confidence other_confidence char_length token_length question_type

@@ -249,3 +249,21 @@ def test_neither_torch_nor_plotly_is_imported(folder):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env={**os.environ, "PYTHONPATH": path})  # fmt: skip
     assert done.stdout.strip() == "[]"
+
+
+def test_rows_that_a_later_generation_joined_are_counted_once(tmp_path: Path):
+    from gnomon.report.html import about
+    from gnomon.store import Study
+    from tests import synthetic
+
+    def answers() -> str:
+        return about(Study(tmp_path))["sentence"]
+
+    for name in ("first", "later"):
+        made = synthetic.make_generation(tmp_path, n=40, name=name)
+        counts = [{"split": "all", "label": label, "n": 20, "share": 0.5} for label in ("correct", "incorrect")]
+        pd.DataFrame(counts).to_parquet(made.path / "counts.parquet")
+    assert "80 answers" in answers()
+    meta = json.loads((tmp_path / "later" / "meta.json").read_text())
+    (tmp_path / "later" / "meta.json").write_text(json.dumps(meta | {"options": {"append": ["first"]}}))
+    assert "40 answers" in answers()

@@ -416,7 +416,9 @@ def test_generations_are_merged_with_their_activations(tmp_path):
             np.testing.assert_array_equal(both.activations(site, "response").row(row + 12),
                                           b.activations(site, "response").row(row))  # fmt: skip
     more = letters(n=8, split_by="hash", append="a", capture=capture)
-    joined = made(more, tmp_path, spec_of(), "joined", named={"a": a}).table("generations")
+    artifact = made(more, tmp_path, spec_of(), "joined", named={"a": a})
+    assert "questions (with those of a) right" in next(b.text for b in more.summary(artifact) if isinstance(b, Text))
+    joined = artifact.table("generations")
     assert joined["row"].tolist() == list(range(20))
     assert joined["example_id"].tolist()[8:] == [f"a/{i}" for i in a.table("generations")["example_id"]]
 

@@ -122,7 +122,8 @@ def about(study: Study) -> dict[str, Any]:
     run = study.run
     made = [a for a in study if "generations" in a.tables()]
     tasks = list(dict.fromkeys(task_name(a.options.get("task")) for a in made))
-    answers = [_answers(a) for a in made]
+    joined = {name for a in made for name in a.options.get("append") or ()}  # their rows stand in the later one, too
+    answers = [_answers(a) for a in made if a.name not in joined]
     model = _model(study)
     started, finished = run.get("started"), run.get("finished")
     n = sum(x["n"] for x in answers)

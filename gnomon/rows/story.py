@@ -95,10 +95,12 @@ def _headline(artifact: Artifact, totals: dict[str, float]) -> Text:
         "n": _total("questions"),
         "majority": _total("majority", ".1%"),
     }
+    joined = ", ".join(artifact.options.get("append") or ())
+    asked = f"{_name(task)}questions" + (f" (with those of {joined})" if joined else "")
     if totals["answers"] == totals["questions"]:
-        text = f"{model} answers {{acc}} (95% interval) of the {{n}} {_name(task)}questions right; "
+        text = f"{model} answers {{acc}} (95% interval) of the {{n}} {asked} right; "
     else:
-        text = f"{model} is right in {{acc}} (95% interval) of {{answers}} answers to {{n}} {_name(task)}questions; "
+        text = f"{model} is right in {{acc}} (95% interval) of {{answers}} answers to {{n}} {asked}; "
         refs["answers"] = _total("answers")
     text += (
         "{unparsed} of the answers could not be parsed. Always giving the commonest right answer would score {majority}"
