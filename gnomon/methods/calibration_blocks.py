@@ -128,6 +128,12 @@ def _shown(known: Any) -> str:
     return str(first["signal"].iloc[0]) if len(first) else ""
 
 
+def _chosen(known: Any, name: str) -> str:
+    """Why this one of several: folds may have chosen another for the comparison above."""
+    here = known.loc[known["signal"] == name]
+    return "; the best of them on fit and tune" if bool(here["best"].any()) and len(known) > 1 else ""
+
+
 def _calibrated(lines: Any, known: Any) -> list[Block]:
     name = _shown(known)
     if not name:
@@ -146,9 +152,9 @@ def _calibrated(lines: Any, known: Any) -> list[Block]:
         "skill": ref("brier_skill", "+.3f"),
     }  # fmt: skip
     out: list[Block] = [Text(
-        "Taken at its word, {name} ({text}) misses the share of right answers by {ece} (ECE); the same confidences "
-        "would miss it by {null} if they were calibrated (p = {p}). Its mean lies {over} from the accuracy. Brier "
-        "score {brier}, of a constant base rate {base}: skill {skill}.", refs, "headline",
+        f"Taken at its word, {{name}} ({{text}}{_chosen(known, name)}) misses the share of right answers by {{ece}} "
+        "(ECE); the same confidences would miss it by {null} if they were calibrated (p = {p}). Its mean lies {over} "
+        "from the accuracy. Brier score {brier}, of a constant base rate {base}: skill {skill}.", refs, "headline",
     )]  # fmt: skip
     for scaled, words in SCALED.items():
         here = lines.loc[(lines["signal"] == name) & (lines["scaled"] == scaled)]
