@@ -1,7 +1,7 @@
 """Accuracies by log-likelihood on real sets against an independent direct computation: plain Hugging Face, one option
 at a time, log_softmax of the whole sequence, the records read by hand.
 
-    python benchmarks/choices.py [FOLDER OF SETS] [QUESTIONS A SET]       # default ../shared/data, 40
+    python benchmarks/choices.py FOLDER_OF_SETS [QUESTIONS A SET]       # default 40
 
 Sets: ARC (easy and challenge), CommonsenseQA, TruthfulQA MC1, OpenBookQA, MMLU. Prints one line a set and
 normalisation: both accuracies, in how many questions the chosen option differs, and the largest difference of a score
@@ -67,7 +67,9 @@ def direct(hf: Any, tokenizer: Any, question: str, option: str) -> tuple[float, 
 
 def main() -> int:
     """Print one line a set and normalisation; the exit code."""
-    data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
+    if len(sys.argv) < 2:
+        sys.exit("the folder that holds the sets (arc, commonsenseqa, ...) is wanted: choices.py FOLDER [QUESTIONS]")
+    data = Path(sys.argv[1])
     n = int(sys.argv[2]) if len(sys.argv) > 2 else 40
     missing = [path for path, _ in SETS.values() if not (data / path).is_file()]
     if missing:
