@@ -262,7 +262,8 @@ def test_the_best_signal_is_chosen_before_test_is_read():
 @pytest.mark.parametrize(
     ("low", "high", "partial", "expected"),
     [(0.01, 0.2, (0.1, 0.3), news.BEATS), (0.01, 0.2, (-0.1, 0.3), news.UNDECIDED),
-     (-0.1, 0.01, (0.1, 0.2), news.NOT), (-0.1, 0.1, (0.1, 0.2), news.UNDECIDED),
+     (-0.1, 0.01, (-0.1, 0.2), news.NOT), (-0.1, 0.01, (0.1, 0.2), news.UNDECIDED),
+     (-0.1, 0.1, (0.1, 0.2), news.UNDECIDED),
      (0.0, 0.0, (0.1, 0.2), news.UNDECIDED),
      (np.nan, np.nan, (0.1, 0.2), news.UNDECIDED)],
 )  # fmt: skip

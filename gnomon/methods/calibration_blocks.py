@@ -236,7 +236,8 @@ def _tables(news: Any) -> list[Block]:
         Text(
             "Verdict, fixed beforehand. Beats: the 95% interval of the paired difference of AUROC lies above 0 (of "
             "an increment, that of the partial correlation too). Does not: it ends below the smallest increment worth "
-            "speaking of. Undecided: else, or where a class is too small for an interval. The best stated and the best "
+            "speaking of (and, of an increment, the partial correlation's does not lie above 0). Undecided: else, or "
+            "where a class is too small for an interval. The best stated and the best "
             "output signal are chosen on fit and tune"
             + (", or in each fold without the rows that it scores (split cv: grouped cross-validation over all rows, "
                "because groups are few; what is fitted or chosen anew has a wider interval)"

@@ -10,8 +10,8 @@ own) and applied to test; the best stated and the best output signal are chosen 
 `nested_below` groups all of it is redone in grouped cross-validation over every row, pairs compared within folds,
 intervals of what was fitted or chosen anew widened by sqrt(1 + k n_test / n_train) (Nadeau & Bengio 2003).
 
-Verdict, fixed beforehand: `beats` / `adds` where the interval lies above 0 (and the partial correlation's too), `does
-not` where it ends below `smallest`, else `undecided`.
+Verdict, fixed beforehand: `beats` where the interval lies above 0, `does not` where it ends below `smallest`, else
+`undecided`; of an increment by the rule that all steps share (`increment.knows_more`), with the partial correlation.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from gnomon.methods.baselines import Combined, residuals
 from gnomon.methods.calibration_rivals import BOTH, TOGETHER, Bases, Options, Part, Problem, best, held_out
 from gnomon.methods.calibration_signals import intervals, minus, spread
 from gnomon.methods.folds import grouped_folds, map_threads
+from gnomon.methods.increment import knows_more
 
 BEST = "best stated"
 BEATS, NOT, UNDECIDED = "beats", "does not", "undecided"
@@ -201,14 +202,12 @@ def _correlation(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 def verdict(found: stats.Interval, smallest: float, partial: stats.Interval | None = None) -> str:
     """What an interval of a difference says; of an increment with the partial correlation beside it."""
+    if partial is not None:
+        one, other = ({"ci_low": i.low, "ci_high": i.high} for i in (found, partial))
+        return {"yes": BEATS, "no": NOT, "undecided": UNDECIDED}[knows_more(one, other, smallest)]
     if not np.isfinite(found.low):
         return UNDECIDED
-    beyond = partial is None or bool(partial.low > 0)
-    if found.low > 0 and beyond:
-        return BEATS
-    if partial is not None and found.low == found.high and beyond:
-        return UNDECIDED  # the combination left the signal out, though it correlates given the others
-    return NOT if found.high < smallest else UNDECIDED
+    return BEATS if found.low > 0 else NOT if found.high < smallest else UNDECIDED
 
 
 def _adjust(rows: list[dict[str, Any]]) -> None:

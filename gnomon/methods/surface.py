@@ -159,7 +159,8 @@ def explain(
                 designs[name] = probes[k].train[:, None] / scale, probes[k].new[:, None] / scale
             else:
                 basis = Basis.learn(take(blocks[name], train))
-                designs[name] = tuple(basis.features(take(blocks[name], r), len(r)) for r in (train, new))  # type: ignore[assignment]
+                old, held = (basis.features(take(blocks[name], r), len(r)) for r in (train, new))
+                designs[name] = old, held
         return _fits(designs, y[train], folds, groups[train], groups[new], setting, k)
 
     with warnings.catch_warnings():
