@@ -31,6 +31,7 @@ KINDS = (
     "neurons", "second_order", "pca", "lexicon", "text", "neuron_ablations", "edits", "metrics", "pairs",
     "dictionary", "features", "temperatures",
     "confidence", "calibration", "emergence", "surface", "self_other", "swap", "comparison",
+    "risk", "causal_features", "pathways", "replay", "tokens", "integrated",
 )  # fmt: skip
 
 

@@ -19,11 +19,11 @@ COMMANDS = ("cli_compare", "cli_examples", "cli_arrays", "comparison")
 
 FLOORS: dict[str, int] = {
     "errors": 0,
-    **dict.fromkeys(("types", "sites", "stats", "nulls", "registry", "blocks", "text", "strict"), 1),
+    **dict.fromkeys(("types", "sites", "latents", "stats", "nulls", "registry", "blocks", "text", "strict"), 1),
     **dict.fromkeys(("disk", "store", "writer"), 2),
     **dict.fromkeys(ROOMS, 3),
     "step": 4,
-    **dict.fromkeys(("rows", "causal", "lens"), 4),  # what several steps share
+    **dict.fromkeys(("rows", "causal", "lens", "paths"), 4),  # what several steps share
     "steps": 5,
     "report": 6,
     "exports": 6,  # a study's folders under other tools' file names
@@ -39,10 +39,10 @@ FLOORS: dict[str, int] = {
 """Floor of each module or folder under gnomon/."""
 
 TOGETHER = (
-    ("types", "sites"),
+    ("types", "sites", "latents"),
     ("disk", "store", "writer"),
     ("step", "rows"),
-    ("step", "causal", "lens"),
+    ("step", "causal", "lens", "paths"),
     ("config", "entries", "overrides", "describe"),
     (
         "run",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text, Tokens
+from gnomon.methods.two_classes import DEFAULT
 from gnomon.rows.counts import LABELS
 from gnomon.rows.letter_bias import letter_blocks
 from gnomon.rows.prepare import Prepared
@@ -32,6 +33,8 @@ def settings(step: Step, prepared: Prepared | None) -> pa.Table:
         options["stop"] = list(task.stop) if options["stop"] is None else options["stop"]
         own = task.model_dump(mode="json") if hasattr(task, "model_dump") else {"mode": task.mode}
         options |= {f"task.{k}": v for k, v in own.items() if k not in ("max_new_tokens", "stop")}
+        if (classes := tuple(getattr(task, "classes", DEFAULT))) != DEFAULT:
+            options["classes"] = list(classes)
     lines = [{"setting": k, "value": _words(v)} for k, v in options.items() if v not in (None, "", [], {})]
     return pa.Table.from_pylist(lines, schema=SETTINGS)
 

@@ -41,6 +41,8 @@ class Task(BaseModel):
     """The option that takes what follows the colon in `name:...` (`reasoning_gym:leg_counting`)."""
     lengths: ClassVar[dict[str, int]] = {}
     stops: ClassVar[dict[str, tuple[str, ...]]] = {}
+    classes: ClassVar[tuple[str, str]] = ("correct", "incorrect")
+    """What labels true and false are called in this task's reports: (safe, risky) of a choice between lotteries."""
 
     mode: Mode = "generate"
     """generate: the model writes and the text is graded; choices: the likeliest of the choices is graded;

@@ -1,0 +1,1 @@
+"""Pathways between dictionary features: gradients, what lies between, the replayed cause; what several steps share."""
