@@ -8,4 +8,5 @@ INTERVENTIONS: dict[str, str] = {
     "orthogonalise": "gnomon.interventions.orthogonalise:Orthogonalise",
     "noise": "gnomon.interventions.noise:Noise",
     "neurons": "gnomon.interventions.neurons:Neurons",
+    "latent": "gnomon.interventions.latent:SetLatent",
 }
