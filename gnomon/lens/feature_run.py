@@ -15,6 +15,7 @@ from gnomon.lens.feature_pages import Pages
 from gnomon.lens.feature_reading import general_acts, general_texts, general_tokens
 from gnomon.lens.feature_sources import Source, sources
 from gnomon.methods import feature_tables as tables
+from gnomon.methods.chain_tables import SEPARATIONS
 from gnomon.methods.evidence import verdict
 from gnomon.methods.feature_heldout import TARGETS, confirm, parts_of
 from gnomon.methods.feature_latents import active_counts, calm, pooled_latents, site_latents
@@ -25,6 +26,8 @@ from gnomon.methods.feature_statistics import Matrix
 from gnomon.methods.heldout import baselines_at
 from gnomon.methods.probe_tables import FACTS, SCORES
 from gnomon.methods.probing import Options, Problem, problem, require_classes
+from gnomon.methods.separations import BY_SITE, Separations
+from gnomon.methods.two_classes import class_names
 from gnomon.sites import RAGGED
 from gnomon.stats import thin_notes
 from gnomon.step import Context, Inputs
@@ -50,6 +53,10 @@ class FeatureRun:
         self.rows = self.known["row"].to_numpy(dtype=np.int64)
         self.of = self._problem()
         self.labelled = np.searchsorted(self.rows, self.of.rows)
+        self.names = class_names(step.classes, inputs["generations"])
+        self.apart = Separations(
+            self.of.y, self.of.groups, self.of.split, self.names, step.per_layer, step.draws, ctx.seed, step.position
+        )
         self.options = Options(
             baselines=step.baselines, permutations=step.permutations, logistic_permutations=min(19, step.permutations),
             random=step.random, draws=step.draws, folds=step.folds, nested_below=step.nested_below, seed=ctx.seed,
@@ -144,6 +151,8 @@ class FeatureRun:
                 found = self.latents(source, dictionary, str(model.device))
                 general = rates.get(source.site, np.full(found.shape[1], np.nan))
                 search.add(source.site, found, self.labelled, general, np.any(dictionary.decoder, axis=1))
+                used, shuffled = search.used[source.site], parts[0].labels[:, 1 : 1 + parts[0].shuffles]
+                self.apart.add(source.site, found[self.labelled], used, general, shuffled)
                 links[source.site] = neuronpedia_id(dictionary.meta, f"{source.name} {dictionary.name}")
                 leaders = [f for way in range(2) for f in search.leaders("fit", way) if f.site == source.site]
                 made |= {(f.site, f.latent): dictionary.direction(f.latent) for f in leaders}
@@ -156,6 +165,7 @@ class FeatureRun:
             )  # fmt: skip
         ctx.split(self.table, "test", "features: the selected latents, each once, and what stands beside them")
         selected = self._selected(confirm(of, search, self.labelled, found, self.options), links)
+        apart = self.apart.tables({s.site: s.name for s in self.sources}, links, page)
         bins: list[dict[str, Any]] = []
         scores = pd.DataFrame(score_rows(
             of, search, self.labelled, lambda site: self.read(site, of.rows), step.position, self.options, step.probes,
@@ -163,7 +173,7 @@ class FeatureRun:
         ), columns=SCORES.names)  # fmt: skip
         columns = [search.columns[s, f].astype(np.float64) for s, f in _pairs(selected)]
         directions = self._directions(selected, made)
-        self._write(search, found, selected, scores, bins, columns, directions)
+        self._write(search, found, selected, scores, bins, columns, directions, apart)
         self._pages(model, selected, columns, directions)
 
     def _selected(self, table: pd.DataFrame, links: dict[str, str]) -> pd.DataFrame:
@@ -193,6 +203,7 @@ class FeatureRun:
     def _write(
         self, search: Search, found: pd.DataFrame, selected: pd.DataFrame, scores: pd.DataFrame,
         bins: list[dict[str, Any]], columns: list[np.ndarray], directions: list[Direction],
+        apart: tuple[pd.DataFrame, pd.DataFrame],
     ) -> None:  # fmt: skip
         step, out, of = self.step, self.out, self.of
         for note in thin_notes(scores["note"]):
@@ -214,6 +225,7 @@ class FeatureRun:
             "family": (pd.DataFrame(lines), tables.FAMILY),
             "by_difficulty": (pd.DataFrame(bins, columns=tables.BY_DIFFICULTY.names), tables.BY_DIFFICULTY),
             "rates": (tables.rates_table(selected), tables.RATES), "facts": (self._facts(scores), FACTS),
+            "separations": (apart[0], SEPARATIONS), "separations_by_site": (apart[1], BY_SITE),
         }  # fmt: skip
         for name, (frame, schema) in frames.items():
             out.table(name, pa.Table.from_pandas(frame, schema=schema, preserve_index=False))

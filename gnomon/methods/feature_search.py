@@ -90,6 +90,7 @@ class Search:
     seed: int = 0
     every: list[Part] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
+    used: dict[str, np.ndarray] = field(default_factory=dict)  # by site, the latents that are searched on fit
     columns: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     matched: dict[tuple[str, str, int], Matrix] = field(default_factory=dict)
     """By part, site and latent: columns of latents of that site that are active as often."""
@@ -125,6 +126,7 @@ class Search:
             often = np.diff(rows.indptr)
             used = np.flatnonzero((often >= self.fewest) & ~common & alive)
             if place == 0:
+                self.used[site] = used
                 self.counts["latents"] += len(alive)
                 self.counts["dead"] += int((~alive).sum())
                 self.counts["general"] += int((common & alive).sum())

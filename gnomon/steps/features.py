@@ -23,6 +23,7 @@ from pydantic import BeforeValidator, Field
 
 from gnomon.blocks import Block
 from gnomon.errors import UserError
+from gnomon.methods.two_classes import Classes
 from gnomon.step import Context, Cost, Inputs, Planning, Step
 from gnomon.store import Artifact
 from gnomon.types import Site
@@ -39,7 +40,7 @@ class Features(Step):
     """Search dictionaries for latents that tell right from wrong; confirm the few on test, beside every cheap rival."""
 
     name: ClassVar[str] = "features"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("generations", "activations")
     optional: ClassVar[tuple[str, ...]] = ("dictionary",)
     writes: ClassVar[tuple[str, ...]] = ("features", "directions")
@@ -57,6 +58,10 @@ class Features(Step):
     """The statistic of the search."""
     top: int = Field(default=3, ge=1, le=50)
     """How many latents of each way are selected and looked at on test."""
+    per_layer: int = Field(default=50, ge=1, le=5000)
+    """How many latents of each site table `separations` holds: those of largest |Cohen's d| on fit."""
+    classes: Classes = None
+    """Names of the two classes of labels, of true and of false (`[safe, risky]`); the task's own unless given."""
     general_text: str | None = "neutral"
     """Text of no particular task: neutral (shipped paragraphs), a text file, a hub data set (owner/name; needs the
     extra `hub`), or null for no filter."""
