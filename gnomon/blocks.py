@@ -107,4 +107,14 @@ class Heat:
     caption: str = ""
 
 
-Block = Text | Table | Figure | Tokens | Heat
+@dataclass(frozen=True)
+class Page:
+    """A page of its own that the step wrote into its folder, as a link; `picture`, an SVG beside it, is shown here."""
+
+    file: str
+    title: str = ""
+    picture: str = ""
+    caption: str = ""
+
+
+Block = Text | Table | Figure | Tokens | Heat | Page

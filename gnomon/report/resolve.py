@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from gnomon.blocks import Block, Figure, Heat, Ref, Table, Text, Tokens
+from gnomon.blocks import Block, Figure, Heat, Page, Ref, Table, Text, Tokens
 from gnomon.errors import UserError, unknown
 from gnomon.report.formats import interval, number
 from gnomon.report.rows import column, plain, records, require, select
@@ -137,6 +137,7 @@ def check(blocks: Iterable[Block], artifact: Artifact) -> list[str]:
     tables or columns that are not there, charts that cannot be drawn. [] when all is well.
     """
     from gnomon.report.charts import chart
+    from gnomon.report.graph_link import page_view
     from gnomon.report.heat import heat_view
     from gnomon.report.tables import table_view, token_view
 
@@ -157,6 +158,8 @@ def check(blocks: Iterable[Block], artifact: Artifact) -> list[str]:
                 token_view(block, artifact)
             elif isinstance(block, Heat):
                 heat_view(block, artifact)
+            elif isinstance(block, Page):
+                page_view(block, artifact)
         except UserError as error:
             problems.append(f"{artifact.name}: {error}")
     return problems

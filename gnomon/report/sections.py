@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gnomon.blocks import Block, Figure, Heat, Table, Text, Tokens
+from gnomon.blocks import Block, Figure, Heat, Page, Table, Text, Tokens
 from gnomon.errors import UserError
 from gnomon.registry import find
 from gnomon.report.charts import chart
 from gnomon.report.escape import clip
 from gnomon.report.formats import seconds, size
+from gnomon.report.graph_link import page_view
 from gnomon.report.heat import heat_view
 from gnomon.report.resolve import pieces, source
 from gnomon.report.rows import columns
@@ -39,7 +40,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class View:
-    """One block made ready: `kind` is text, table, figure, tokens, heat or withheld; `data` what its template reads."""
+    """One block made ready: `kind` is the block's name in lower case, or withheld; `data` what its template reads."""
 
     kind: str
     data: Any
@@ -154,7 +155,9 @@ def _view(block: Block, artifact: Artifact, anchor: str) -> View:
         return View("tokens", token_view(block, artifact), anchor, block.title)
     if isinstance(block, Heat):
         return View("heat", heat_view(block, artifact), anchor, block.title)
-    raise UserError(f"{type(block).__name__} is no block", "Text, Table, Figure, Tokens or Heat")
+    if isinstance(block, Page):
+        return View("page", page_view(block, artifact), anchor, block.title)
+    raise UserError(f"{type(block).__name__} is no block", "Text, Table, Figure, Tokens, Heat or Page")
 
 
 def _options(artifact: Artifact, kind: type | None) -> list[Option]:
