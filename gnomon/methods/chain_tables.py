@@ -25,19 +25,25 @@ EFFECTS = pa.schema(
     [("name", TEXT), ("kind", TEXT), ("matches", TEXT), ("site", TEXT), ("layer", WHOLE), ("feature", WHOLE),
      ("condition", TEXT), ("prompt", TEXT), ("patch", TEXT), ("set_to", NUMBER), ("measure", TEXT),
      ("baseline", NUMBER), ("value", NUMBER), ("change", NUMBER), ("ci_low", NUMBER), ("ci_high", NUMBER),
-     ("effect", NUMBER), ("p", NUMBER), ("q", NUMBER), ("n", WHOLE), ("unparsed", NUMBER), ("note", TEXT)]
+     ("effect", NUMBER), ("p", NUMBER), ("q", NUMBER), ("n", WHOLE), ("unparsed", NUMBER),
+     ("rate_baseline", NUMBER), ("rate", NUMBER), ("matched_effect", NUMBER), ("note", TEXT)]
 )  # fmt: skip
 """`patch_features/effects`: one row a feature (kind feature, or control with the feature it `matches`) and patched
 condition, against the same prompts and seeds unpatched. measure: rate (of the first class) or margin (log-likelihood of
-first over second option, nats); effect: Cohen's h of a rate, change over the baseline's sd of a margin."""
+first over second option, nats); effect: Cohen's h of a rate, change over the baseline's sd of a margin; matched_effect:
+the same over the trials that random latents were run on (p and q of those are not computed). set_to of a control: what
+the feature it stands for is set to; its own row is moved as far."""
 CAUSAL = pa.schema(
     [("name", TEXT), ("site", TEXT), ("layer", WHOLE), ("feature", WHOLE), ("d", NUMBER), ("first_mean", NUMBER),
      ("second_mean", NUMBER), ("condition", TEXT), ("measure", TEXT), ("change", NUMBER), ("ci_low", NUMBER),
      ("ci_high", NUMBER), ("effect", NUMBER), ("p", NUMBER), ("q", NUMBER), ("control_change", NUMBER),
-     ("control_p", NUMBER), ("controls", WHOLE), ("is_causal", FLAG), ("verdict", TEXT), ("n", WHOLE), ("note", TEXT)]
+     ("control_p", NUMBER), ("control_q", NUMBER), ("ratio", NUMBER), ("controls", WHOLE), ("way", TEXT),
+     ("is_causal", FLAG), ("verdict", TEXT), ("n", WHOLE), ("note", TEXT)]
 )  # fmt: skip
-"""`patch_features/causal`: one row a feature, of its strongest condition. control_p: share of matched random features
-(and itself) whose change is as large."""
+"""`patch_features/causal`: one row a feature, of its strongest condition. control_change: mean |change| of its matched
+random latents there; ratio: its largest |effect| over the median of theirs; control_p: share of all random latents (and
+itself) whose own such ratio is as large, control_q by Benjamini-Hochberg over the features; way: toward the class whose
+mean it was set to, or away from it. Where nothing may be concluded, is_causal is false and the verdict says so."""
 RESPONSES = pa.schema(
     [("name", TEXT), ("kind", TEXT), ("matches", TEXT), ("condition", TEXT), ("prompt", TEXT), ("patch", TEXT),
      ("trial", WHOLE), ("row", WHOLE), ("example_id", TEXT), ("group", TEXT), ("seed", WHOLE), ("outcome", FLAG),
@@ -75,26 +81,30 @@ AGREEMENT = pa.schema(
      ("pearson", NUMBER), ("pearson_low", NUMBER), ("pearson_high", NUMBER), ("spearman", NUMBER),
      ("spearman_low", NUMBER), ("spearman_high", NUMBER), ("sign", NUMBER), ("predicted", NUMBER),
      ("measured", NUMBER), ("measured_low", NUMBER), ("measured_high", NUMBER), ("control_measured", NUMBER),
-     ("p", NUMBER), ("q", NUMBER), ("validated", FLAG), ("note", TEXT)]
+     ("ratio", NUMBER), ("controls", WHOLE), ("p", NUMBER), ("q", NUMBER), ("validated", FLAG), ("note", TEXT)]
 )  # fmt: skip
 """`replay/agreement`: scope pathway (one row each), all (every pathway), controls (every random latent), and one row a
-pair of layers. measured: mean change; control_measured: mean |change| of its matched random latents; p: share of these
-(and itself) that change the target as much; q: Benjamini-Hochberg over the pathways."""
+pair of layers (layers, and layer controls). measured: mean change; control_measured: mean over its matched random
+latents of |mean change|; ratio: |measured| over that; p: share of all random latents (and itself) whose like ratio, among
+the controls of their own pathway, is as large; q: Benjamini-Hochberg over the pathways."""
 TOKENS = pa.schema(
-    [("comparison", TEXT), ("name", TEXT), ("condition", TEXT), ("against", TEXT), ("token", TEXT),
-     ("token_id", WHOLE), ("count", WHOLE), ("against_count", WHOLE), ("n", WHOLE), ("against_n", WHOLE),
-     ("rate", NUMBER), ("against_rate", NUMBER), ("log_odds", NUMBER), ("ci_low", NUMBER), ("ci_high", NUMBER),
-     ("z", NUMBER), ("p", NUMBER), ("q", NUMBER), ("test", TEXT), ("found", FLAG), ("note", TEXT)]
+    [("comparison", TEXT), ("name", TEXT), ("matches", TEXT), ("condition", TEXT), ("against", TEXT), ("token", TEXT),
+     ("shown", TEXT), ("token_id", WHOLE), ("count", WHOLE), ("against_count", WHOLE), ("n", WHOLE),
+     ("against_n", WHOLE), ("rate", NUMBER), ("against_rate", NUMBER), ("log_odds", NUMBER), ("ci_low", NUMBER),
+     ("ci_high", NUMBER), ("z", NUMBER), ("p", NUMBER), ("q", NUMBER), ("q_own", NUMBER), ("evidence", NUMBER),
+     ("lens", NUMBER), ("test", TEXT), ("found", FLAG), ("note", TEXT)]
 )  # fmt: skip
-"""`tokens/tokens`: one row a comparison and token. count: responses in which the token stands; rate: their share;
-log_odds: Monroe's, condition over against, with the cluster bootstrap's interval; found: q at most alpha and the
-interval beside 0."""
+"""`tokens/tokens`: one row a comparison and token. comparison: classes, patches, or controls (patches of the random
+latents that stand for the feature `matches`). shown: the token with its spaces visible. count: responses in which the
+token stands; rate: their share; log_odds: Monroe's, condition over against, with the cluster bootstrap's interval; q:
+over the family of comparisons, q_own over this one, null where the counts could not reach alpha; evidence: -log10 p;
+lens: what the feature's decoder row does to the token's logit; found: q at most alpha and the interval beside 0."""
 LOGITS = pa.schema(
     [("name", TEXT), ("site", TEXT), ("feature", WHOLE), ("side", TEXT), ("rank", WHOLE), ("token", TEXT),
-     ("token_id", WHOLE), ("effect", NUMBER), ("found", FLAG)]
+     ("shown", TEXT), ("token_id", WHOLE), ("effect", NUMBER), ("found", FLAG)]
 )  # fmt: skip
-"""`tokens/logits`: what a feature's decoder row raises and lowers through the final norm's gain and the unembedding.
-found: the token's presence also shifts under the feature's patch."""
+"""`tokens/logits`: what a feature's decoder row raises and lowers (`side`: raised, lowered) through the final norm's
+gain and the unembedding, by rank from 1. found: the token's presence also shifts under the feature's patch."""
 INTEGRATED = pa.schema(
     [("name", TEXT), ("site", TEXT), ("layer", WHOLE), ("feature", WHOLE), ("separation", NUMBER),
      ("separation_low", NUMBER), ("separation_high", NUMBER), ("d", NUMBER), ("ci_low", NUMBER), ("ci_high", NUMBER),
