@@ -286,7 +286,7 @@ def test_what_stands_beside_a_latent_is_named_as_it_is(tmp_path, monkeypatch):
     assert set(random["note"]) == {"no other latent of the site to draw from"}
     way = alone.table("selected")["predicts"].iloc[0]
     untested = alone.table("scores").assign(selected=False)
-    texts = [b.text for b in _headline(untested, alone.table("selected"), way, "undecided", False)]
+    texts = [b.text for b in _headline(untested, alone.table("selected"), way, "", False, way)]
     assert "lead on fit, but" in texts[0]
 
 

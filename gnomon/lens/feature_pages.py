@@ -19,6 +19,7 @@ from gnomon.lens.feature_sources import Source
 from gnomon.methods.feature_latents import encode
 from gnomon.methods.feature_tables import HISTOGRAM, LOGITS, TOP_ROWS, TOPS
 from gnomon.methods.logit_lens import extremes, token_effects
+from gnomon.methods.two_classes import DEFAULT
 from gnomon.step import Inputs
 from gnomon.types import Direction, Site
 
@@ -45,6 +46,8 @@ class Pages:
     sources: Mapping[str, Source]
     examples: int
     batch_size: int
+    names: tuple[str, str] = DEFAULT
+    """Of the classes of label true and false."""
 
     def tables(self) -> dict[str, tuple[pd.DataFrame, Any]]:
         """`top_rows`, `tops`, `logits`, `histogram`, each with its schema."""
@@ -145,7 +148,7 @@ class Pages:
             most = float(a[early].max(initial=0))
             if most <= 0:
                 continue
-            for name, value in (("correct", True), ("incorrect", False)):
+            for name, value in zip(self.names, (True, False), strict=True):
                 mine = a[early & (label == value).fillna(False).to_numpy(dtype=bool) & (a > 0)]
                 where = {"site": s["site"], "feature": s["feature"], "kind": name}
                 out += _bars(mine, where, BINS, (0.0, most))

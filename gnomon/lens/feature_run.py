@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ from gnomon.methods.heldout import baselines_at
 from gnomon.methods.probe_tables import FACTS, SCORES
 from gnomon.methods.probing import Options, Problem, problem, require_classes
 from gnomon.methods.separations import BY_SITE, Separations
-from gnomon.methods.two_classes import class_names
+from gnomon.methods.separations_blocks import NO_SEPARATION
+from gnomon.methods.two_classes import class_names, shortfall
 from gnomon.sites import RAGGED
 from gnomon.stats import thin_notes
 from gnomon.step import Context, Inputs
@@ -182,6 +184,7 @@ class FeatureRun:
             return pd.DataFrame(columns=tables.SELECTED.names)
         table = table.sort_values(["rank", "predicts"], kind="stable").reset_index(drop=True)
         table["dictionary"] = [names[s] for s in table["site"]]
+        table["class"] = [self.names[WAYS.index(str(way))] for way in table["predicts"]]
         table["link"] = [page(links[s], f) for s, f in _pairs(table)]
         return table.reindex(columns=tables.SELECTED.names)
 
@@ -206,6 +209,8 @@ class FeatureRun:
         apart: tuple[pd.DataFrame, pd.DataFrame],
     ) -> None:  # fmt: skip
         step, out, of = self.step, self.out, self.of
+        for name, called in zip(("correct", "incorrect"), self.names, strict=True):
+            scores["note"] = scores["note"].str.replace(rf"(\d) {name} rows", rf"\1 {called} rows", regex=True)
         for note in thin_notes(scores["note"]):
             self.ctx.log.warning("%s", note)
         n_fit = int((of.split == "fit").sum())
@@ -224,7 +229,8 @@ class FeatureRun:
             "predictions": (tables.predictions_table(selected, columns, self.rows, split), tables.PREDICTIONS),
             "family": (pd.DataFrame(lines), tables.FAMILY),
             "by_difficulty": (pd.DataFrame(bins, columns=tables.BY_DIFFICULTY.names), tables.BY_DIFFICULTY),
-            "rates": (tables.rates_table(selected), tables.RATES), "facts": (self._facts(scores), FACTS),
+            "rates": (tables.rates_table(selected, self.names), tables.RATES),
+            "facts": (self._facts(scores), FACTS),
             "separations": (apart[0], SEPARATIONS), "separations_by_site": (apart[1], BY_SITE),
         }  # fmt: skip
         for name, (frame, schema) in frames.items():
@@ -247,10 +253,20 @@ class FeatureRun:
             ("baselines", len(kept), ", ".join(kept) or "none"),
             ("dictionaries", len(self.sources), ", ".join(dict.fromkeys(s.name for s in self.sources))),
         ]  # fmt: skip
+        nested = len(np.unique(of.groups)) < step.nested_below
+        why = self._shortfall(SPLITS, "these rows") if nested else self._shortfall(("test",))
+        apart = self._shortfall(("fit",)) or self._shortfall(("test",))
         for way, target in zip(WAYS, TARGETS[step.target], strict=True):
             said = verdict(scores.loc[scores["target"] == target], step.smallest_increment)
-            rows.append((f"verdict {way}", np.nan, said))
+            rows.append((f"verdict {way}", np.nan, "undecided" if why else said))
+        rows += [(f"class {way}", np.nan, name) for way, name in zip(WAYS, self.names, strict=True)]
+        rows += [("no conclusion", np.nan, why), (NO_SEPARATION, np.nan, apart)]
         return pd.DataFrame(rows, columns=FACTS.names)
+
+    def _shortfall(self, splits: Sequence[str], where: str = "") -> str:
+        labels = self.known.loc[self.known["split"].isin(splits), "label"]
+        known = [None if pd.isna(v) else bool(v) for v in labels]
+        return shortfall(known, self.names, where or f"split {splits[0]}")
 
     def _pages(
         self, model: Any, selected: pd.DataFrame, columns: list[np.ndarray], directions: list[Direction]
@@ -258,7 +274,7 @@ class FeatureRun:
         few = slice(0, self.step.pages)
         made = Pages(
             model, self.inputs, self.known, self.rows, selected.iloc[few], columns[few], directions[few],
-            {s.site: s for s in self.sources}, self.step.examples, self.step.batch_size,
+            {s.site: s for s in self.sources}, self.step.examples, self.step.batch_size, self.names,
         )  # fmt: skip
         for name, (frame, schema) in made.tables().items():
             self.out.table(name, pa.Table.from_pandas(frame, schema=schema, preserve_index=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from gnomon.blocks import Block, Figure, Heat, Ref, Table, Text
 from gnomon.methods.feature_search import WAYS
 from gnomon.methods.probe_blocks import RULE, fact
+from gnomon.methods.separations_blocks import NO_SEPARATION, plain, separation_blocks
 from gnomon.stats import thin_notes
 from gnomon.store import Artifact
 
@@ -24,16 +26,19 @@ LABELS = {"ci_low": "low", "ci_high": "high", "n_pos": "positive"}
 def feature_blocks(artifact: Artifact) -> list[Block]:
     """Setting, one headline a way with its rivals, the search and its luck, pages, limits."""
     scores, known = artifact.table("scores"), artifact.table("facts").set_index("fact")
-    selected = artifact.table("selected")
+    selected, told = artifact.table("selected"), dict(zip(known.index, known["text"], strict=True))
+    names = {way: str(told.get(f"class {way}", way)) for way in WAYS}
     blocks: list[Block] = [_setting()]
     for way in WAYS:
-        verdict = str(known.loc[f"verdict {way}", "text"])
-        blocks += _headline(scores, selected, way, verdict, artifact.options.get("baselines") is not None)
-    blocks += _search(artifact, selected)
+        verdict = "No conclusion: {why}." if told.get("no conclusion") else VERDICTS[str(told[f"verdict {way}"])]
+        given = artifact.options.get("baselines") is not None
+        blocks += _headline(scores, selected, way, verdict, given, names[way])
+    blocks += separation_blocks(artifact, names[WAYS[0]], names[WAYS[1]], bool(told.get(NO_SEPARATION)))
+    blocks += _search(artifact, selected, names)
     for way in WAYS:
-        blocks += _rivals(artifact, scores, way)
+        blocks += _rivals(artifact, scores, way, names[way])
     for r in selected.to_dict("records"):
-        blocks += _page(artifact, r)
+        blocks += _page(artifact, r, names)
     return blocks + _limits(scores, known)
 
 
@@ -71,15 +76,17 @@ def _targets(way: str) -> list[str]:
     return [way, {"correct": "pass_rate", "incorrect": "fail_rate"}[way]]
 
 
-def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: str, given: bool) -> list[Block]:
-    main = _main(scores, way)
+def _headline(
+    scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: str, given: bool, name: str
+) -> list[Block]:
+    main, called = _main(scores, way), plain(name)
     if main is None and way in set(selected["predicts"]):
         return [Text(
-            f"Latents that predict {way} lead on fit, but none is scored beside its rivals: test has no labelled rows, "
-            "or a part of the training rows has no latent that leads this way.", kind="warning",
+            f"Latents that predict {called} lead on fit, but none is scored beside its rivals: test has no labelled "
+            "rows, or a part of the training rows has no latent that leads this way.", kind="warning",
         )]  # fmt: skip
     if main is None:
-        return [Text(f"No latent predicts {way}: none of those searched is more active there.", kind="warning")]
+        return [Text(f"No latent predicts {called}: none of those searched is more active there.", kind="warning")]
     where = {k: main[k] for k in ("target", "split")}
     metric = main["metric"]
     own = where | {"predictor": "feature", "metric": metric}
@@ -100,10 +107,10 @@ def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: s
     }  # fmt: skip
     rows = "rows, each scored by the latent chosen without its fold" if cv else "test rows"
     out: list[Block] = [Text(
-        f"The latent that predicts {way} best on fit, feature {{feature}} of {{site}}, has separation {{fit}} there "
-        "and {test} [{low}, {high}] on test; with shuffled labels the largest |separation| of the search is {luck}. "
-        f"The search's {score} for {way} is {{value}} ({{n}} {rows}); of the search on shuffled labels {{null}} (p = "
-        "{p}), of random latents that are active as often {random}.",
+        f"The latent that predicts {called} best on fit, feature {{feature}} of {{site}}, has separation {{fit}} "
+        "there and {test} [{low}, {high}] on test; with shuffled labels the largest |separation| of the search is "
+        f"{{luck}}. The search's {score} for {called} is {{value}} ({{n}} {rows}); of the search on shuffled labels {{null}} (p "
+        "= {p}), of random latents that are active as often {random}.",
         refs, "headline",
     )]  # fmt: skip
     have = set(scores.loc[(scores["split"] == main["split"]) & (scores["target"] == main["target"]), "predictor"])
@@ -128,12 +135,14 @@ def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: s
             "against": Ref("scores", one | {"predictor": f"feature minus {kind}"}, "value", "+.3f", ci=True),
         }
         text += f"A {kind} probe of the same activations comes to {{probe}}; the latent less the probe is {{against}}. "
+    if "{why}" in verdict:
+        refs["why"] = fact("no conclusion", "text", "")
     if "baselines" in have and "increment" in have:
-        out.append(Text(text + VERDICTS[verdict], refs, "headline"))
+        out.append(Text(text + verdict, refs, "headline"))
     if metric == "auroc":
         out.append(Text(
-            f"As a rule, feature {{feature}} above its threshold {{cut}} says {way}: F1 {{f1}} [{{f1_low}}, "
-            f"{{f1_high}}] on test; always answering {way} has {{always}}, the difference is {{gain}} "
+            f"As a rule, feature {{feature}} above its threshold {{cut}} says {called}: F1 {{f1}} [{{f1_low}}, "
+            f"{{f1_high}}] on test; always answering {called} has {{always}}, the difference is {{gain}} "
             "[{gain_low}, {gain_high}].",
             {"feature": Ref("selected", best, "feature", "d"), "cut": Ref("selected", best, "threshold", ".3g"),
              "f1": Ref("selected", best, "f1", ".3f"), "f1_low": Ref("selected", best, "f1_low", ".3f"),
@@ -144,7 +153,7 @@ def _headline(scores: pd.DataFrame, selected: pd.DataFrame, way: str, verdict: s
     return out
 
 
-def _search(artifact: Artifact, selected: pd.DataFrame) -> list[Block]:
+def _search(artifact: Artifact, selected: pd.DataFrame, names: Mapping[str, str]) -> list[Block]:
     out: list[Block] = [Text(RULE, {"smallest": fact("smallest increment", spec=".3g")}, "method")]
     whats = set(artifact.table("family")["what"])
     if "discovered" in whats:
@@ -163,9 +172,10 @@ def _search(artifact: Artifact, selected: pd.DataFrame) -> list[Block]:
              "looked": family("looked at on test"), "confirmed": family("confirmed")}, "headline",
         ))  # fmt: skip
     if len(selected):
+        which = ("predictor",) if names == {way: way for way in WAYS} else ("class", "rank")
         out.append(Table(
             "selected", "Selected latents: chosen on fit, threshold on tune, measured on test",
-            ("predictor", "site", "feature", "fit_separation", "separation", "separation_low", "separation_high", "t",
+            (*which, "site", "feature", "fit_separation", "separation", "separation_low", "separation_high", "t",
              "t_low", "t_high", "auroc", "auroc_low", "auroc_high", "q", "holm", "confirmed", "general_rate", "link"),
             labels={"fit_separation": "separation on fit", "q": "q on fit", "separation_low": "low",
                     "separation_high": "high", "t_low": "low", "t_high": "high", "auroc_low": "low",
@@ -173,31 +183,31 @@ def _search(artifact: Artifact, selected: pd.DataFrame) -> list[Block]:
         ))  # fmt: skip
         out.append(Figure(
             "scatter", "features", "f_incorrect", "f_correct", "How often each latent is active", "split",
-            x_title="share of incorrect rows", y_title="share of correct rows",
+            x_title=f"share of {names[WAYS[1]]} rows", y_title=f"share of {names[WAYS[0]]} rows",
             caption="Latents of smallest p on fit, the selected ones on test. Distance from the diagonal: separation.",
         ))  # fmt: skip
     out.append(Table("family", "The search in numbers", labels={"ci_low": "low", "ci_high": "high"}, limit=40))
     return out
 
 
-def _rivals(artifact: Artifact, scores: pd.DataFrame, way: str) -> list[Block]:
+def _rivals(artifact: Artifact, scores: pd.DataFrame, way: str, called: str) -> list[Block]:
     main = _main(scores, way)
     if main is None:
         return []
     where = {k: main[k] for k in ("target", "split")}
     out: list[Block] = [Table(
-        "scores", f"Predicting {way}: every score on held-out rows, beside its controls", ("site", *SCORE_COLUMNS),
+        "scores", f"Predicting {called}: every score on held-out rows, beside its controls", ("site", *SCORE_COLUMNS),
         where, limit=60, labels=LABELS,
     )]  # fmt: skip
     if main["split"] == "cv":
-        plain = where | {"split": "test"}
-        out.append(Table("scores", f"Predicting {way}: the plain test split", ("site", *SCORE_COLUMNS), plain, limit=60,
-                         labels=LABELS))  # fmt: skip
+        on_test = where | {"split": "test"}
+        out.append(Table("scores", f"Predicting {called}: the plain test split", ("site", *SCORE_COLUMNS), on_test,
+                         limit=60, labels=LABELS))  # fmt: skip
     bins = artifact.table("by_difficulty")
     if ((bins["target"] == main["target"]) & (bins["split"] == main["split"])).any():
         name = "AUROC" if main["metric"] == "auroc" else "rank correlation"
         out.append(Figure(
-            "line", "by_difficulty", "bin", "value", f"Predicting {way}, by difficulty", "predictor", "ci_low",
+            "line", "by_difficulty", "bin", "value", f"Predicting {called}, by difficulty", "predictor", "ci_low",
             "ci_high", where=where, reference=0.5 if main["metric"] == "auroc" else 0.0, reference_label="chance",
             x_title="quantile bin of difficulty, easiest first", y_title=name,
             caption="95% intervals over groups; a bin with fewer than 20 rows of a class has none.",
@@ -205,7 +215,7 @@ def _rivals(artifact: Artifact, scores: pd.DataFrame, way: str) -> list[Block]:
     return out
 
 
-def _page(artifact: Artifact, r: dict[str, Any]) -> list[Block]:
+def _page(artifact: Artifact, r: dict[str, Any], names: Mapping[str, str]) -> list[Block]:
     where = {"site": r["site"], "feature": int(r["feature"])}
     top = artifact.table("top_rows")
     mine = top.loc[(top["predictor"] == r["predictor"])]
@@ -215,14 +225,17 @@ def _page(artifact: Artifact, r: dict[str, Any]) -> list[Block]:
         return []
     own = {"predictor": r["predictor"]}
     refs = {name: Ref("selected", own, name, spec) for name, spec in (
-        ("feature", "d"), ("site", ""), ("predicts", ""), ("f_correct", ".1%"), ("f_incorrect", ".1%"),
+        ("feature", "d"), ("site", ""), ("f_correct", ".1%"), ("f_incorrect", ".1%"),
         ("f_correct_low", ".1%"), ("f_correct_high", ".1%"), ("f_incorrect_low", ".1%"), ("f_incorrect_high", ".1%"),
         ("general_rate", ".2%"), ("threshold", ".3g"), ("dictionary", ""),
     )}  # fmt: skip
     text = (
-        "Feature {feature} of {site} ({dictionary}), predicts {predicts}: active in {f_correct} [{f_correct_low}, "
-        "{f_correct_high}] of the correct test rows and {f_incorrect} [{f_incorrect_low}, {f_incorrect_high}] of the "
-        "incorrect ones, and on {general_rate} of general tokens; it fires above {threshold}."
+        f"Feature {{feature}} of {{site}} ({{dictionary}}), predicts {plain(names[r['predicts']])}: "
+        "active in {f_correct} [{f_correct_low}, "
+        "{f_correct_high}] of the " + plain(names[WAYS[0]]) + " test rows and {f_incorrect} [{f_incorrect_low}, "
+        "{f_incorrect_high}] of the "
+        + plain(names[WAYS[1]])
+        + " ones, and on {general_rate} of general tokens; it fires above {threshold}."
     )
     if r["link"]:
         text, refs = text + " On Neuronpedia: {link}", refs | {"link": Ref("selected", own, "link", "")}
@@ -238,7 +251,7 @@ def _page(artifact: Artifact, r: dict[str, Any]) -> list[Block]:
     if ((bars["site"] == r["site"]) & (bars["feature"] == r["feature"]) & (bars["kind"] != "logit")).any():
         out.append(Figure(
             "bar", "histogram", "middle", "count", f"Feature {r['feature']}: activation where it is active", "kind",
-            where=where | {"kind": ["correct", "incorrect"]}, x_title="activation", y_title="rows of fit and tune",
+            where=where | {"kind": [names[way] for way in WAYS]}, x_title="activation", y_title="rows of fit and tune",
         ))  # fmt: skip
     if words:
         out.append(Table("logits", f"Feature {r['feature']}: tokens it raises and lowers directly",

@@ -26,9 +26,11 @@ SELECTED = pa.schema(
      ("threshold", NUMBER), ("threshold_on", TEXT), ("p", NUMBER), ("holm", NUMBER), ("confirmed", FLAG),
      ("discovered", FLAG), ("q", NUMBER), ("max_t_p", NUMBER),
      *((f"fit_{c}", NUMBER) for c in ("separation", "t", "auroc", "f_correct", "f_incorrect")),
-     ("general_rate", NUMBER), ("n", WHOLE), ("n_pos", WHOLE), ("dictionary", TEXT), ("link", TEXT), ("note", TEXT)]
+     ("general_rate", NUMBER), ("n", WHOLE), ("n_pos", WHOLE), ("dictionary", TEXT), ("link", TEXT), ("note", TEXT),
+     ("class", TEXT)]
 )  # fmt: skip
-"""One row a selected latent: what it is worth on test. f1_always: of always answering `predicts`; f1_gain: f1 less
+"""One row a selected latent: what it is worth on test. predicts: correct (label true) or incorrect; class: its name.
+ f1_always: of always answering `predicts`; f1_gain: f1 less
 that, paired. p: permutation on test, holm: over those discovered on fit; q and max_t_p: of the search on fit."""
 PREDICTIONS = pa.schema(
     [("row", WHOLE), ("predictor", TEXT), ("site", TEXT), ("feature", WHOLE), ("score", NUMBER), ("threshold", NUMBER),
@@ -58,7 +60,7 @@ HISTOGRAM = pa.schema(
     [("site", TEXT), ("feature", WHOLE), ("kind", TEXT), ("low", NUMBER), ("high", NUMBER), ("middle", NUMBER),
      ("count", WHOLE)]
 )  # fmt: skip
-"""kind: correct, incorrect (rows of fit and tune in which it is active), logit (tokens by effect)."""
+"""kind: the name of a class (rows of fit and tune in which it is active), logit (tokens by effect)."""
 RATES = pa.schema(
     [("predictor", TEXT), ("site", TEXT), ("feature", WHOLE), ("class", TEXT), ("split", TEXT), ("value", NUMBER),
      ("ci_low", NUMBER), ("ci_high", NUMBER), ("n", WHOLE)]
@@ -79,15 +81,15 @@ def features_table(found: pd.DataFrame, selected: pd.DataFrame, n_fit: int, keep
     return pd.concat(parts, ignore_index=True)
 
 
-def rates_table(selected: pd.DataFrame) -> pd.DataFrame:
-    """Firing rates by class on test, one row a class: what a page shows."""
+def rates_table(selected: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
+    """Firing rates by class on test, one row a class: what a page shows. names: of label true, of label false."""
     out: list[dict[str, Any]] = []
     for r in selected.to_dict("records"):
-        for name, column in (("correct", "f_correct"), ("incorrect", "f_incorrect")):
+        for name, column in zip(names, ("f_correct", "f_incorrect"), strict=True):
             out.append({
                 "predictor": r["predictor"], "site": r["site"], "feature": r["feature"], "class": name, "split": "test",
                 "value": r[column], "ci_low": r[f"{column}_low"], "ci_high": r[f"{column}_high"],
-                "n": r["n_pos"] if name == "correct" else r["n"] - r["n_pos"],
+                "n": r["n_pos"] if column == "f_correct" else r["n"] - r["n_pos"],
             })  # fmt: skip
     return pd.DataFrame(out, columns=RATES.names)
 
