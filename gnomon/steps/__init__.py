@@ -22,10 +22,12 @@ STEPS: dict[str, str] = {
     "neuron_ablation": "gnomon.steps.neuron_ablation:NeuronAblation",
     "train_dictionary": "gnomon.steps.train_dictionary:TrainDictionary",
     "features": "gnomon.steps.features:Features",
+    "patch_features": "gnomon.steps.patch_features:PatchFeatures",
     "compare": "gnomon.steps.compare:Compare",
     "confidence_directions": "gnomon.steps.confidence_directions:ConfidenceDirections",
     "self_other": "gnomon.steps.self_other:SelfOther",
     "metrics": "gnomon.steps.metrics:Metrics",
     "confidence": "gnomon.steps.confidence:Confidence",
     "swap": "gnomon.steps.swap:Swap",
+    "integrate": "gnomon.steps.integrate:Integrate",
 }

@@ -1,0 +1,162 @@
+"""The run of patch_features: choose features, match random latents, draw trials, patch, judge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from gnomon.causal.measure import activations, measure
+from gnomon.causal.patching import Chooser, Patched, Patcher, PatchShard, dictionaries
+from gnomon.causal.patching_trials import Trials, chosen_features, draw_trials, patched_latents, shards_of
+from gnomon.causal.pick import has, pick, records
+from gnomon.causal.worker import outcomes
+from gnomon.errors import UserError
+from gnomon.methods import patch_effects_tables as tables
+from gnomon.methods.chain_tables import CAUSAL, EFFECTS
+from gnomon.methods.feature_latents import site_latents
+from gnomon.methods.probe_tables import FACTS
+from gnomon.methods.shuffled import MASSIVE, unmasked
+from gnomon.methods.two_classes import class_names, shortfall
+from gnomon.step import Context, Inputs
+from gnomon.types import Site
+from gnomon.writer import Writer
+
+if TYPE_CHECKING:
+    from gnomon.steps.patch_features import PatchFeatures
+
+SCALE_ROWS = 64
+"""Fit texts whose tokens say which norms are massive, where all tokens are patched."""
+
+
+class PatchRun:
+    """One run of the step."""
+
+    def __init__(self, step: PatchFeatures, inputs: Inputs, out: Writer, ctx: Context) -> None:
+        self.step, self.inputs, self.out, self.ctx = step, inputs, out, ctx
+        self.source, self.apart = inputs["generations"], inputs["features"]
+        self.names = class_names(step.classes, self.source)
+        self.option = step.dictionary if step.dictionary is not None else self.apart.options.get("dictionary")
+        self.folder = str(inputs["dictionary"].path) if self.option is None and "dictionary" in inputs else None
+        self.active: dict[tuple[str, int], np.ndarray] = {}
+
+    def run(self) -> None:
+        """Read, plan, run the shards that are missing, write the tables."""
+        step, ctx = self.step, self.ctx
+        table = self.inputs.generations()
+        if "separations" not in self.apart.tables():
+            raise UserError(f"step {self.apart.name} has no table separations", "features of this version",
+                            f"gnomon run --remake {self.apart.name}")  # fmt: skip
+        features = chosen_features(self.apart.table("separations"), step.features, step.top)
+        fit = ctx.split(table, "fit", "patch_features: how often latents are active")
+        held = ctx.split(table, step.split, "patch_features: prompts that are patched")
+        self.short = shortfall(held["label"], self.names, f"split {step.split}")
+        labelled = held.loc[np.asarray(held["label"].notna())].reset_index(drop=True)
+        rows = labelled.assign(slot=np.arange(len(labelled)))
+        sets, calm = self._latents(features, fit, rows)
+        drawn = draw_trials(rows.loc[calm], step.trials, ctx.seed)
+        self.short = self.short or shortfall(drawn["first"].tolist(), self.names, "the trials")
+        if drawn.empty:
+            raise UserError(f"patch_features has no graded rows in split {step.split!r}", "some", "raise generate.n")
+        choices = has(drawn, finish="choice")
+        worker, shards = self._shards(drawn, sets, choices)
+        ctx.map(worker, shards, self.out, "patch_features", [shard.size for shard in shards])
+        self._write(features, drawn, choices, int((~calm).sum()))
+
+    # ---- latents
+
+    def _latents(
+        self, features: pd.DataFrame, fit: pd.DataFrame, rows: pd.DataFrame
+    ) -> tuple[list[tuple[Patched, list[Patched]]], np.ndarray]:
+        """Features with their random latents, site by site, and which rows' prompts end in no massive token.
+
+        Keeps the activation of every patched latent in every row.
+        """
+        step, ctx = self.step, self.ctx
+        found = dictionaries(self.option, self.folder)
+        sets: list[tuple[Patched, list[Patched]]] = []
+        calm = np.ones(len(rows), dtype=bool)
+        for site in dict.fromkeys(features["site"].tolist()):
+            mine = pick(features, site=site)
+            dictionary = self._checked(found, site, mine)
+            read = {name: activations(self.inputs, ctx, part, Site.parse(site), "last_prompt", step.batch_size)[0]
+                    for name, part in (("fit", fit), ("rows", rows))}  # fmt: skip
+            keep, unit = unmasked(read["fit"])
+            calm &= np.linalg.norm(read["rows"].astype(np.float64), axis=1) <= MASSIVE * unit
+            device = str(ctx.model().device)
+            latents = {
+                name: site_latents(dictionary, lambda at, x=x: x[at], len(x), device)
+                for name, x in (("fit", read["fit"][keep]), ("rows", read["rows"]))
+            }
+            made = patched_latents(
+                mine, latents["fit"], np.any(dictionary.decoder, axis=1), step.controls, self._most(site, fit), ctx.seed
+            )
+            for one in [one for feature, random in made for one in (feature, *random)]:
+                self.active[site, one.latent] = latents["rows"][:, [one.latent]].toarray()[:, 0]
+            sets += made
+        return sets, calm
+
+    def _checked(self, found: dict[str, Any], site: str, features: pd.DataFrame) -> Any:
+        """The dictionary of a site, if it is the one whose latents were separated."""
+        if site not in found:
+            raise UserError(f"no dictionary of {site}", f"there are: {', '.join(found)}", "the one that features read")
+        made = str(features["dictionary"].tolist()[0])
+        dictionary, width = found[site].load(), self.ctx.model().site_shape(site)
+        if made != found[site].name:
+            raise UserError(f"the dictionary {found[site].name} of {site}", f"{made}, which step features read",
+                            "leave patch_features.dictionary out")  # fmt: skip
+        if dictionary.d_model != width or max(int(f) for f in features["feature"]) >= dictionary.d_sae:
+            raise UserError(
+                f"the dictionary {found[site].name} of {site} has {dictionary.d_sae} latents of width "
+                f"{dictionary.d_model}", f"that of the model's site: {width}, with the latents of step features",
+            )  # fmt: skip
+        return dictionary
+
+    def _most(self, site: str, fit: pd.DataFrame) -> float:
+        """Norm over which a token is left alone; the last prompt token is chosen calm beforehand."""
+        if self.step.where != "all":
+            return float("inf")
+        return MASSIVE * measure(self.ctx, fit, Site.parse(site), [], "all", SCALE_ROWS, self.step.batch_size).unit
+
+    # ---- trials
+
+    def _shards(
+        self, drawn: pd.DataFrame, sets: list[tuple[Patched, list[Patched]]], choices: bool
+    ) -> tuple[Patcher, list[PatchShard]]:
+        step, ctx, model = self.step, self.ctx, self.ctx.model()
+        trials = Trials(drawn, choices, step.where, model.encode_text, model.decode)
+        early, late = trials.batches(step.batch_size, step.control_rows(choices) if step.controls else 0)
+        worker = Chooser(ctx.model_spec, str(self.out.path), self.names, step.where, ctx.seed, self.option, self.folder)
+        return worker, shards_of(sets, early, late, self.active)
+
+    # ---- tables
+
+    def _write(self, features: pd.DataFrame, drawn: pd.DataFrame, choices: bool, massive: int) -> None:
+        step, out = self.step, self.out
+        rules = tables.Rules(step.measured(choices), step.smallest_effect, step.alpha, step.draws, step.flips,
+                             self.ctx.seed)  # fmt: skip
+        responses = outcomes(out, "responses")
+        effects = tables.effect_table(responses, rules)
+        causal = tables.causal_table(effects, features.assign(first=self.names[0]), rules, self.short)
+        out.table("effects", effects, EFFECTS)
+        out.table("causal", causal, CAUSAL)
+        beyond, random = tables.random_beyond(effects, step.smallest_effect)
+        counts = {name: int(np.sum(np.asarray(drawn["first"]) == first)) for name, first in zip(self.names, (True, False),
+                                                                                    strict=True)}  # fmt: skip
+        first, second = self.names
+        facts: dict[str, Any] = {
+            "first": first, "second": second, "shortfall": self.short, "measure": rules.measure, "where": step.where,
+            "split": step.split, "features": len(causal), "causal": int(np.sum(np.asarray(causal["is_causal"], dtype=bool))),
+            "found": int(np.sum(np.asarray(causal["q"]) <= step.alpha)), "first trials": counts[first],
+            "second trials": counts[second], "control trials": step.control_rows(choices),
+            "random latents": random, "random beyond": beyond, "bound": step.smallest_effect, "alpha": step.alpha,
+            "spread": tables.spread_of(responses) if rules.measure == "margin" else np.nan, "massive": massive,
+            "least control q": len(causal) / (1 + random) if random else np.nan,
+        }  # fmt: skip
+        out.table("facts", pd.DataFrame([
+            {"fact": k, "value": np.nan if isinstance(v, str) else float(v), "text": v if isinstance(v, str) else ""}
+            for k, v in facts.items()
+        ]), FACTS)  # fmt: skip
+        for line in records(causal):
+            self.ctx.log.info("%s: %s (%s %+.3f)", line["name"], line["verdict"], line["condition"], line["change"])
