@@ -85,8 +85,8 @@ AGREEMENT = pa.schema(
 )  # fmt: skip
 """`replay/agreement`: scope pathway (one row each), all (every pathway), controls (every random latent), and one row a
 pair of layers (layers, and layer controls). measured: mean change; control_measured: mean over its matched random
-latents of |mean change|; ratio: |measured| over that; p: share of all random latents (and itself) whose own ratio to the
-other controls of their pathway is as large; q: Benjamini-Hochberg over the pathways."""
+latents of |mean change|; ratio: |measured| over that; p: share of all random latents (and itself) whose own ratio to
+the other controls of their pathway is as large; q: Benjamini-Hochberg over the pathways."""
 TOKENS = pa.schema(
     [("comparison", TEXT), ("name", TEXT), ("matches", TEXT), ("condition", TEXT), ("against", TEXT), ("token", TEXT),
      ("shown", TEXT), ("token_id", WHOLE), ("count", WHOLE), ("against_count", WHOLE), ("n", WHOLE),
