@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gnomon.cli_audit import audit_command
 from gnomon.cli_check import check_model_command
 from gnomon.cli_compare import compare_command
 from gnomon.cli_dictionary import check_dictionary
@@ -162,6 +163,7 @@ app.command("check")(guarded(check_model_command))
 app.command("check-dictionary")(guarded(check_dictionary))
 app.command("grade")(guarded(gnomon_grade))
 app.command("compare")(guarded(compare_command))
+app.command("audit")(guarded(audit_command))
 
 
 @app.command("list")

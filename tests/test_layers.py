@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gnomon"
 ROOMS = ("tasks", "models", "interventions", "dictionaries", "executors", "methods")
-COMMANDS = ("cli_compare", "cli_examples", "cli_arrays", "comparison")
+COMMANDS = ("cli_audit", "cli_compare", "cli_examples", "cli_arrays", "comparison")
 
 FLOORS: dict[str, int] = {
     "errors": 0,

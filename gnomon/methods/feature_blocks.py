@@ -109,8 +109,8 @@ def _headline(
     out: list[Block] = [Text(
         f"The latent that predicts {called} best on fit, feature {{feature}} of {{site}}, has separation {{fit}} "
         "there and {test} [{low}, {high}] on test; with shuffled labels the largest |separation| of the search is "
-        f"{{luck}}. The search's {score} for {called} is {{value}} ({{n}} {rows}); of the search on shuffled labels {{null}} (p "
-        "= {p}), of random latents that are active as often {random}.",
+        f"{{luck}}. The search's {score} for {called} is {{value}} ({{n}} {rows}); of the search on shuffled labels "
+        "{null} (p = {p}), of random latents that are active as often {random}.",
         refs, "headline",
     )]  # fmt: skip
     have = set(scores.loc[(scores["split"] == main["split"]) & (scores["target"] == main["target"]), "predictor"])

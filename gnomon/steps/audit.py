@@ -7,8 +7,7 @@ check says what it saw, its limit, and what to do. Cost: one read of the generat
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ from pydantic import Field
 
 from gnomon.blocks import Block, Ref, Table, Text, Tokens
 from gnomon.errors import UserError
+from gnomon.methods.audit_checks import Check, Level
 from gnomon.rows import counts as counting
 from gnomon.stats import MIN_CLASS
 from gnomon.step import Context, Inputs, Step
@@ -24,7 +24,6 @@ from gnomon.store import Artifact
 from gnomon.types import SPLITS
 from gnomon.writer import Writer
 
-Level = Literal["ok", "warn", "fail"]
 CHECKS = pa.schema(
     [("check", pa.string()), ("level", pa.string()), ("value", pa.float64()), ("limit", pa.float64()),
      ("ci_low", pa.float64()), ("ci_high", pa.float64()), ("detail", pa.string())]
@@ -37,23 +36,6 @@ OFFENDERS = pa.schema(
 SUMMARY = pa.schema([("name", pa.string()), ("value", pa.float64())])
 TITLES = {"unparsed": "Not parsed", "cut off": "Cut off", "longest": "Longest answers"}
 KEY = ["example_id", "sample", "temperature", "round", "condition"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the audit: `value` against `limit` (both in the check's own unit), and what to do."""
-
-    check: str
-    level: Level
-    value: float
-    limit: float | None = None
-    detail: str = ""
-    low: float | None = None
-    high: float | None = None
-
-    def row(self) -> dict[str, Any]:
-        return {"check": self.check, "level": self.level, "value": float(self.value), "limit": self.limit,
-                "ci_low": self.low, "ci_high": self.high, "detail": self.detail}  # fmt: skip
 
 
 class Audit(Step):
