@@ -32,6 +32,8 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Path], Path] | None]] = {
     "elements_choice generate": ({"mode": "generate", "style": "plain"}, None),
     "choice": ({}, choice),
     "choice letters": ({"scoring": "letters", "rotations": 4, "distractors": 2}, choice),
+    "risky_choice": ({}, None),
+    "risky_choice both": ({"outcomes": "both", "framings": 2, "rotations": 2, "style": "chat"}, None),
     "sums": ({}, None),
     "sums formats": ({"digits": "1-3", "formats": ["symbol", "words", "question", "spelled"]}, None),
     "sums few": ({"digits": "1", "terms": 3}, None),

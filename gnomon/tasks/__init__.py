@@ -15,6 +15,7 @@ TASKS: dict[str, str] = {
     "mbpp": "gnomon.tasks.mbpp:Mbpp",
     "products": "gnomon.tasks.products:Products",
     "reasoning_gym": "gnomon.tasks.reasoning_gym:ReasoningGym",
+    "risky_choice": "gnomon.tasks.risky_choice:RiskyChoice",
     "sums": "gnomon.tasks.sums:Sums",
     "svamp": "gnomon.tasks.svamp:Svamp",
 }
