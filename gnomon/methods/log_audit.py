@@ -258,7 +258,8 @@ class LogAudit:
         return f"{self.wrong} faults; the first: {shown(first['file'])} {first['record']} {first['problem']}"
 
 
-def _none(d: Any) -> bool:
+def no_number(d: Any) -> bool:
+    """Whether an effect size is missing, NaN or infinite."""
     return d is None or not math.isfinite(d)
 
 
