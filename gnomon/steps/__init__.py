@@ -29,5 +29,7 @@ STEPS: dict[str, str] = {
     "metrics": "gnomon.steps.metrics:Metrics",
     "confidence": "gnomon.steps.confidence:Confidence",
     "swap": "gnomon.steps.swap:Swap",
+    "pathways": "gnomon.steps.pathways:Pathways",
+    "tokens": "gnomon.steps.tokens:Tokens",
     "integrate": "gnomon.steps.integrate:Integrate",
 }
