@@ -69,12 +69,14 @@ PROMPTS = pa.schema(
 REPLAY = pa.schema(
     [("source_site", TEXT), ("source", WHOLE), ("source_name", TEXT), ("source_layer", WHOLE), ("target_site", TEXT),
      ("target", WHOLE), ("target_name", TEXT), ("target_layer", WHOLE), ("control", FLAG), ("matches", TEXT),
-     ("row", WHOLE), ("example_id", TEXT), ("group", TEXT), ("split", TEXT), ("position", WHOLE),
-     ("source_activation", NUMBER), ("set_to", NUMBER), ("target_activation", NUMBER), ("predicted", NUMBER),
-     ("measured", NUMBER)]
+     ("what", TEXT), ("pathway", WHOLE), ("row", WHOLE), ("example_id", TEXT), ("group", TEXT), ("split", TEXT),
+     ("position", WHOLE), ("source_activation", NUMBER), ("set_to", NUMBER), ("target_activation", NUMBER),
+     ("predicted", NUMBER), ("measured", NUMBER)]
 )  # fmt: skip
 """`replay/replay`: one row a pathway (or control: a random latent as active, standing for the source `matches`) and
-held-out row. predicted: sum over source positions of (set_to - z_u) G; measured: the target's actual change."""
+held-out row; `what` says which in words, `pathway` is the pathway's number (its line in table agreement).
+source_activation: summed over the positions that are patched; predicted: sum over these of (set_to - z_u) G; measured:
+the change of the target's pre-activation, which is its activation where it stays active."""
 AGREEMENT = pa.schema(
     [("scope", TEXT), ("source_name", TEXT), ("target_name", TEXT), ("source_layer", WHOLE), ("target_layer", WHOLE),
      ("n", WHOLE), ("slope", NUMBER), ("slope_low", NUMBER), ("slope_high", NUMBER), ("r2", NUMBER),

@@ -77,9 +77,9 @@ def unpaired(counts: Any, side: np.ndarray, group: np.ndarray, prompt: np.ndarra
     return replace(same.take(rows), note=f"one response a group: {len(rows)} of {len(side)}")
 
 
-def paired(counts: sparse.csr_array, other: sparse.csr_array, group: np.ndarray) -> Samples:
+def paired(counts: Any, other: Any, group: np.ndarray) -> Samples:
     """Row i of `counts` against row i of `other`: the same prompt and seed under two conditions."""
-    n = counts.shape[0]
+    n = int(counts.shape[0])
     pair = np.arange(n)
     both: Any = sparse.vstack([counts, other], format="csr")
     side, group = np.repeat([True, False], n), np.asarray(group).astype(str)
@@ -122,7 +122,7 @@ class Tested:
         return self.test.p((self.margin.T @ made.T).T)
 
 
-def tested(samples: Samples, min_count: int = 5) -> Tested:
+def compared(samples: Samples, min_count: int = 5) -> Tested:
     """The exact test of every token that stands in at least `min_count` responses."""
     present = _presence(samples.counts)
     columns = np.flatnonzero(np.asarray(present.sum(axis=0)).reshape(-1) >= min_count)

@@ -31,5 +31,6 @@ STEPS: dict[str, str] = {
     "swap": "gnomon.steps.swap:Swap",
     "pathways": "gnomon.steps.pathways:Pathways",
     "tokens": "gnomon.steps.tokens:Tokens",
+    "replay": "gnomon.steps.replay:Replay",
     "integrate": "gnomon.steps.integrate:Integrate",
 }
