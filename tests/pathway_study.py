@@ -90,7 +90,7 @@ def trained(folder: Path, sites: tuple[str, ...] = SITES) -> Artifact:
 
 
 @functools.cache
-def asked(n: int = 80, seed: int = 0) -> tuple[list[list[int]], dict[str, np.ndarray]]:
+def asked(n: int = 100, seed: int = 0) -> tuple[list[list[int]], dict[str, np.ndarray]]:
     """Prompts, and what the model's stream is at their last tokens, by site `[n, D]`."""
     rng, model = np.random.default_rng(seed), spec().load()
     prompts = [[0, *(int(t) for t in rng.integers(3, 250, size=rng.integers(4, 9)))] for _ in range(n)]
@@ -102,14 +102,14 @@ def asked(n: int = 80, seed: int = 0) -> tuple[list[list[int]], dict[str, np.nda
     return prompts, acts
 
 
-def latents(site: str, n: int = 80) -> np.ndarray:
+def latents(site: str, n: int = 100) -> np.ndarray:
     """Latents at the last prompt token, `[n, D]`."""
     import torch
 
     return dictionary(site).encode(torch.tensor(asked(n)[1][site])).numpy()
 
 
-def generation(folder: Path, n: int = 80, kept: bool = True) -> Artifact:
+def generation(folder: Path, n: int = 100, kept: bool = True) -> Artifact:
     """`generate`: labels say whether TARGET is active (a fifth of them wrong); `kept`: with activations."""
     prompts, acts = asked(n)
     rng, model = np.random.default_rng(1), spec().load()
@@ -118,8 +118,9 @@ def generation(folder: Path, n: int = 80, kept: bool = True) -> Artifact:
     splits = np.where(np.arange(n) % 5 < 3, "fit", np.where(np.arange(n) % 5 == 3, "tune", "test"))
     lines = [
         {
-            "row": i, "example_index": i, "example_id": f"q{i}", "group": f"g{i // 2}", "split": str(splits[i // 2 % n]),
-            "difficulty": 0.0, "sample": 0, "round": 0, "temperature": 0.0, "seed": 0, "condition": "",
+            "row": i, "example_index": i, "example_id": f"q{i}", "group": f"g{i // 2}",
+            "split": str(splits[i // 2 % n]), "difficulty": 0.0, "sample": 0, "round": 0, "temperature": 0.0,
+            "seed": 0, "condition": "",
             "prompt_hash": f"{i}", "prompt": model.decode(p), "prompt_len": len(p), "token_ids": [*p, 7, 8],
             "text": "so", "answer": "so", "label": bool(label[i]), "reason": "", "target": "yes", "choices": [],
             "scores": [], "finish": "length", "logprobs": [0.0], "top_ids": [], "top_logits": [], "max_prob": 0.5,
@@ -169,7 +170,7 @@ def separated(folder: Path, generate: Artifact, most: int = 10) -> Artifact:
     return writer.commit({"step": "features", "name": "features", "writes": ["features"], "options": {}})
 
 
-def study(folder: Path, n: int = 80, kept: bool = True) -> dict[str, list[Artifact]]:
+def study(folder: Path, n: int = 100, kept: bool = True) -> dict[str, list[Artifact]]:
     """What step pathways (and replay) reads, by kind."""
     folder.mkdir(parents=True, exist_ok=True)
     made = generation(folder, n, kept)

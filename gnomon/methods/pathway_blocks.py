@@ -95,7 +95,7 @@ def _edges(found: pd.DataFrame) -> list[Block]:
                caption="total: all paths; mediated: by way of latents of the dictionaries between; dark: through what "
                "these leave over or past them; mixed: both. 95% intervals over prompts."),
     ]  # fmt: skip
-    if found["target_site"].nunique() * found["source_site"].nunique() > 1:
+    if len(set(zip(found["source_site"], found["target_site"], strict=True))) > 1:
         out.append(Figure("heatmap", "layers", "target_site", "source_site", "Mean |share| of the kept edges",
                           value="value", where={"kind": "total"}))  # fmt: skip
     return out

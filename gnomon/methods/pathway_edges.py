@@ -103,11 +103,11 @@ def target_rows(found: pd.DataFrame, traced: pd.DataFrame) -> pd.DataFrame:
         own = found.loc[np.asarray((found["target_name"] == name) & (found["kind"] == "total"))].sort_values("rank")
         out.append({
             "target_name": str(name), "target_site": str(latent.site), "target_layer": latent.site.layer,
-            "activation": float(mine["activation"].mean()), "prompts": len(mine),
+            "activation": float(mine["activation"].to_numpy(dtype=np.float64).mean()), "prompts": len(mine),
             "candidates": int(mine["candidates"].iloc[0]), "kept": len(own),
             "strongest": str(own["source_name"].iloc[0]) if len(own) else "",
             "share": own["share"].tolist()[0] if len(own) else np.nan,
-            "kept_share": float(own["share"].abs().sum()),
+            "kept_share": float(np.abs(own["share"].to_numpy(dtype=np.float64)).sum()),
         })  # fmt: skip
     return pd.DataFrame(out, columns=TARGETS.names)
 
@@ -117,7 +117,7 @@ def layer_rows(found: pd.DataFrame) -> pd.DataFrame:
     out = []
     for key, part in found.groupby(["source_site", "target_site", "kind"], sort=True):
         s, t, k = (str(v) for v in cast("tuple[Any, ...]", key))
-        value = float(part["share"].abs().mean())
+        value = float(np.abs(part["share"].to_numpy(dtype=np.float64)).mean())
         out.append({"source_site": s, "target_site": t, "kind": k, "edges": len(part), "value": value})
     return pd.DataFrame(out, columns=LAYERS.names)
 
