@@ -1,7 +1,8 @@
 """audit: is this generation fit to stand on? Counts, balance, duplicates, joins, leaks, parse failures, offenders.
 
 Nothing here is a finding about the model. It is what a reviewer asks first, asked of the rows themselves, and each
-check says what it saw, its limit, and what to do. Cost: one read of the generations table, no model.
+check says what it saw, its limit, and what to do. Standing below features, patch_features or pathways it also checks
+their tables: names, joins, six conditions on the same trials. Cost: one read of these tables, no model.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic import Field
 from gnomon.blocks import Block, Ref, Table, Text, Tokens
 from gnomon.errors import UserError
 from gnomon.methods.audit_checks import Check, Level
+from gnomon.methods.chain_audit import patch_checks, pathway_checks, separation_checks
 from gnomon.rows import counts as counting
 from gnomon.stats import MIN_CLASS
 from gnomon.step import Context, Inputs, Step
@@ -44,7 +46,8 @@ class Audit(Step):
     name: ClassVar[str] = "audit"
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ("generations",)
-    optional: ClassVar[tuple[str, ...]] = ("activations",)
+    optional: ClassVar[tuple[str, ...]] = ("activations", "features", "causal_features", "pathways")
+    gathers: ClassVar[tuple[str, ...]] = ("features", "causal_features", "pathways")
     writes: ClassVar[tuple[str, ...]] = ("audit",)
     uses_model: ClassVar[bool] = False
 
@@ -65,7 +68,7 @@ class Audit(Step):
 
     def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
         rows = inputs.generations()
-        checks = [*self.checks(rows), *joins(inputs, rows)]
+        checks = [*self.checks(rows), *joins(inputs, rows), *chain(inputs)]
         for line in checks:
             if line.level != "ok":
                 ctx.log.warning("%s: %s", line.check, line.detail)
@@ -236,3 +239,29 @@ def joins(inputs: Inputs, rows: pd.DataFrame) -> list[Check]:
         detail = "; ".join(problems) or f"activations of {artifact.name} join the answers row by row"
         out.append(Check(f"join {artifact.name}", "fail" if problems else "ok", len(problems), 0, detail))
     return out
+
+
+def chain(inputs: Inputs) -> list[Check]:
+    """Checks of separated, patched and traced features, each against the tables that it was made of."""
+    out: list[Check] = []
+    for artifact in inputs.all("features"):
+        if "separations" in artifact.tables():
+            out += separation_checks(artifact.name, artifact.table("separations"))
+    for artifact in inputs.all("causal_features"):
+        apart = made_of(artifact, "features", "separations", inputs)
+        out += patch_checks(artifact.name, artifact.table("causal"), artifact.table("responses"), apart)
+    for artifact in inputs.all("pathways"):
+        apart = made_of(artifact, "features", "separations", inputs)
+        causal = made_of(artifact, "causal_features", "causal", inputs)
+        out += pathway_checks(artifact.name, artifact.table("pathways"), apart, causal)
+    return out
+
+
+def made_of(artifact: Artifact, kind: str, table: str, inputs: Inputs) -> pd.DataFrame | None:
+    """That table of the step that `artifact` was made of; None where it read none, or is not here."""
+    recorded = artifact.meta.get("inputs", {}).get(kind)
+    for one in inputs.all(kind):
+        same = isinstance(recorded, dict) and recorded.get("fingerprint") == one.fingerprint
+        if same and table in one.tables():
+            return one.table(table)
+    return None
