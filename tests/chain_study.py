@@ -42,6 +42,8 @@ class Made:
     kinds: Sequence[str] = ("total", "mediated", "dark")
     edges: bool = True
     """False: the pathways step kept none."""
+    sources: int = 1000
+    """Kept pathways of a target at most."""
     n: int = 240
     parsed: float = 1.0
     """Share of answers that could be parsed."""
@@ -139,7 +141,7 @@ def pathways(made: Made) -> dict[str, list[dict[str, Any]]]:
                     "activation": 3.0 - 0.1 * i, "prompt": f"Option A or option B? <b>{i}</b>"}
                 for i in range(4)
             ]  # fmt: skip
-            for rank, j in enumerate([k, *(j for j in range(made.per_layer) if j != k)]):
+            for rank, j in enumerate([k, *(j for j in range(made.per_layer) if j != k)][: made.sources]):
                 for kind in made.kinds:
                     part = {"total": 1.0, "mediated": 0.7, "dark": 0.3}.get(kind, 0.0)
                     size = (2.0 if j == k and k < CAUSAL else 0.1) * (-1) ** j * part
@@ -206,6 +208,8 @@ def tokens(made: Made) -> dict[str, list[dict[str, Any]]]:
                 "p": 0.0001 if causal else 0.9, "q": 0.002 if causal else 0.95, "test": "permutation", "found": causal,
                 "note": "",
             })  # fmt: skip
+        found.append(found[-1] | {"comparison": "controls", "name": latent_name(feature["site"], 900), "found": False,
+                                  "matches": feature["name"]})  # fmt: skip
         for side, sign in (("raised", 1.0), ("lowered", -1.0)):
             logits += [
                 {c: feature[c] for c in ("name", "site", "feature")} | {
@@ -263,3 +267,19 @@ def _pair(source: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any
         for end, values in (("source", source), ("target", target))
         for column, key in (("_site", "site"), ("", "feature"), ("_name", "name"), ("_layer", "layer"))
     }
+
+
+def integrated(study: Path, inputs: Mapping[str, Artifact], **options: Any) -> Artifact:
+    """Step integrate of these, committed with what it read."""
+    from gnomon.step import Context, Inputs, ModelSpec
+    from gnomon.steps.integrate import Integrate
+
+    step = Integrate(**options)
+    writer = Writer(study, "integrate", "fingerprint of integrate")
+    ctx = Context(study, ModelSpec("tiny-model"))
+    step.run(Inputs({kind: [a] for kind, a in inputs.items()}), writer, ctx)
+    read = {kind: {"name": a.name, "fingerprint": a.fingerprint} for kind, a in inputs.items()}
+    return writer.commit({
+        "step": "integrate", "name": "integrate", "version": 1, "options": step.model_dump(mode="json"), "inputs": read,
+        "ledger": ctx.ledger, "writes": ["integrated"], "seed": 0, "seconds": 1.0, "peak_memory_bytes": 1000,
+    })  # fmt: skip

@@ -9,12 +9,12 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from gnomon.blocks import Block, Figure, Heat, Ref, Table, Text, Tokens
+from gnomon.blocks import Block, Figure, Heat, Page, Ref, Table, Text, Tokens
 from gnomon.report.charts import DRAW
 from gnomon.report.html import environment
 from gnomon.report.sections import Sentence
 
-EXAMPLES = (Text("t"), Table("t"), Figure("line", "t", "x", "y"), Tokens("t"), Heat("t"), Ref("t", {}))
+EXAMPLES = (Text("t"), Table("t"), Figure("line", "t", "x", "y"), Tokens("t"), Heat("t"), Page("p.html"), Ref("t", {}))
 
 
 @pytest.mark.parametrize("block", EXAMPLES, ids=lambda b: type(b).__name__)

@@ -29,6 +29,7 @@ from gnomon.sites import Site
 PAGE = re.compile(r"https://www\.neuronpedia\.org/([\w.-]+)/(\d+)-([\w.-]+)/(\d+)")
 FEATURE_TYPE = "cross layer transcoder"
 """What the viewers call any latent of a dictionary; they draw it as a dot and look its page up."""
+LINK = ("source_name", "target_name", "attribution", "share", "pearson", "validated")
 PINNED = 24
 """Features that the viewer pins at first: the causal ones, strongest change first."""
 
@@ -75,7 +76,7 @@ def attribution_graph(
         "qParams": {"linkType": "both", "pinnedIds": [ids[n] for n in pinned], "clickedId": "", "supernodes": [],
                     "sg_pos": ""},
         "nodes": nodes,
-        "links": [_link(r, ids) for r in links.to_dict("records") if np.isfinite(r["attribution"])],
+        "links": [_link(r, ids) for r in links[list(LINK)].to_dict("records") if np.isfinite(r["attribution"])],
     }  # fmt: skip
 
 

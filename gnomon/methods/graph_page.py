@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gnomon.methods.integrate import Chain, shown
+from gnomon.methods.integrate import Chain, by_name, found_tokens, shown, under_patches
 from gnomon.text import printable
 
 FILES = Path(__file__).with_name("graph_files")
 TOKENS = 40
 """Found tokens that a feature's page lists at most."""
+EFFECT = ("condition", "measure", "baseline", "value", "change", "ci_low", "ci_high", "q", "unparsed", "n")
+Records = Mapping[str, list[dict[str, Any]]]
 PARTS = re.compile("@(title|policy|style|script|data|summary)@")
 
 
@@ -50,8 +52,8 @@ def page(
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand inside a <script> element: ASCII, with no `<`, `>` or `&`, and null for NaN."""
-    text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    """JSON that may stand inside a <script> element: ASCII, with no `<`, `>` or `&`."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -62,13 +64,20 @@ def page_data(
     """What the page's script reads: nodes in the order of `features`, edges as lists (see `edges_of`)."""
     kinds = sorted({str(k) for k in edges["kind"]}, key=lambda k: (k != "total", k))
     sites = nodes.drop_duplicates("row").sort_values("row")
-    effects = _by_name(chain.effects)
-    tokens = _by_name(chain.tokens)
+    effects, tokens, tested = {}, {}, {}
+    if chain.effects is not None:
+        effects = by_name(chain.effects.loc[np.asarray(chain.effects["kind"] == "feature")], EFFECT)
+    if chain.tokens is not None:
+        tokens = found_tokens(chain.tokens)
+        tested = under_patches(chain.tokens)["name"].value_counts().to_dict()
     where = dict(zip(nodes["name"], nodes.to_dict("records"), strict=True))
     return {
         "title": printable(title), "classes": list(chain.classes), "sites": [str(s) for s in sites["site"]],
         "kinds": kinds, "strongest": strongest, "shortfall": shortfall,
-        "nodes": [_node(r, where[r["name"]], effects, tokens) for r in features.to_dict("records")],
+        "nodes": [
+            _node(r, where[r["name"]]) | _pages(r["name"], effects, tokens, tested)
+            for r in features.to_dict("records")
+        ],
         "edges": edges_of(features, edges, kinds),
     }  # fmt: skip
 
@@ -77,55 +86,53 @@ def edges_of(features: pd.DataFrame, edges: pd.DataFrame, kinds: list[str]) -> l
     """[source, target, kind, attribution, low, high, share, validated, pearson, slope, measured, control] by edge:
     numbers of nodes and kinds; validated is true, false, or null where it was not replayed."""
     index = {str(n): i for i, n in enumerate(features["name"])}
+    number = {kind: i for i, kind in enumerate(kinds)}
     numbers = ("attribution", "ci_low", "ci_high", "share")
     later = ("pearson", "slope", "measured", "control_measured")
-    return [
-        [index[r["source_name"]], index[r["target_name"]], kinds.index(str(r["kind"])),
-         *(_short(r[c]) for c in numbers), None if pd.isna(r["validated"]) else bool(r["validated"]),
-         *(_short(r[c]) for c in later)]
-        for r in edges.to_dict("records")
+    columns: list[list[Any]] = [
+        [index[n] for n in edges["source_name"]], [index[n] for n in edges["target_name"]],
+        [number[k] for k in edges["kind"]], *(_column(edges[c]) for c in numbers),
+        [None if v is None or v != v else bool(v) for v in edges["validated"]], *(_column(edges[c]) for c in later),
     ]  # fmt: skip
+    return [list(line) for line in zip(*columns, strict=True)]
 
 
-def _node(
-    row: Mapping[str, Any], at: Mapping[str, Any], effects: Mapping[str, pd.DataFrame],
-    tokens: Mapping[str, pd.DataFrame],
-) -> dict[str, Any]:  # fmt: skip
-    name = str(row["name"])
+def _column(values: Any) -> list[float | None]:
+    return [float(f"{v:.5g}") if math.isfinite(v) else None for v in np.asarray(values, dtype=np.float64)]
+
+
+def _node(row: Mapping[str, Any], at: Mapping[str, Any]) -> dict[str, Any]:
     numbers = ("separation", "separation_low", "separation_high", "d", "ci_low", "ci_high", "first_mean", "second_mean",
                "change", "change_low", "change_high", "q", "control_change", "pearson", "control_pearson")  # fmt: skip
     texts = ("verdict", "condition", "raises", "lowers", "note")
-    link = str(row["link"] or "") if not pd.isna(row["link"]) else ""
+    link = row["link"] if isinstance(row["link"], str) else ""
     out: dict[str, Any] = {
-        "name": name, "site": str(row["site"]), "row": int(at["row"]), "x": _short(at["x"]),
-        "near": _short(at["x_connected"]), "class": at["class"], "causal": None if pd.isna(row["is_causal"]) else
-        bool(row["is_causal"]), "link": link if link.startswith("https://") else "",
+        "name": str(row["name"]), "site": str(row["site"]), "row": int(at["row"]), "x": _short(at["x"]),
+        "near": _short(at["x_connected"]), "class": at["class"] if isinstance(at["class"], str) else None,
+        "causal": None if pd.isna(row["is_causal"]) else bool(row["is_causal"]),
+        "link": link if link.startswith("https://") else "",
     }  # fmt: skip
     out |= {c: _short(row[c]) for c in numbers}
-    out |= {c: printable(str(row[c])) if isinstance(row[c], str) else "" for c in texts}
+    return out | {c: printable(row[c]) if isinstance(row[c], str) else "" for c in texts}
+
+
+def _pages(name: str, effects: Records, tokens: Records, tested: Mapping[str, int]) -> dict[str, Any]:
+    """What a feature's own page adds: the answers under each patch, and the tokens that were found."""
+    out: dict[str, Any] = {}
     if name in effects:
-        mine = effects[name]
-        mine = mine.loc[np.asarray(mine["kind"] == "feature")]
         columns = ("baseline", "value", "change", "ci_low", "ci_high", "q", "unparsed")
         out["conditions"] = [
             [str(r["condition"]), str(r["measure"]), *(_short(r[c]) for c in columns), _whole(r["n"])]
-            for r in mine.to_dict("records")
+            for r in effects[name]
         ]
     if name in tokens:
-        mine = tokens[name]
-        found = mine.loc[np.asarray(mine["found"].fillna(False), dtype=bool)]
-        size = -np.abs(np.asarray(found["log_odds"], dtype=np.float64))
+        counts, numbers = ("count", "n", "against_count", "against_n"), ("log_odds", "ci_low", "ci_high", "q")
         out["tokens"] = [
-            [shown(r["token"]), str(r["condition"]), _whole(r["count"]), _whole(r["n"]), _whole(r["against_count"]),
-             _whole(r["against_n"]), *(_short(r[c]) for c in ("log_odds", "ci_low", "ci_high", "q"))]
-            for r in found.iloc[np.argsort(size, kind="stable")].head(TOKENS).to_dict("records")
-        ]  # fmt: skip
-        out["tested"] = len(mine)
+            [shown(r["token"]), str(r["condition"]), *(_whole(r[c]) for c in counts), *(_short(r[c]) for c in numbers)]
+            for r in tokens[name][:TOKENS]
+        ]
+        out["tested"] = int(tested[name])
     return out
-
-
-def _by_name(rows: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
-    return {} if rows is None else {str(name): part for name, part in rows.groupby("name", sort=True)}
 
 
 def _short(value: Any) -> float | None:
@@ -135,11 +142,3 @@ def _short(value: Any) -> float | None:
 
 def _whole(value: Any) -> int | None:
     return None if pd.isna(value) else int(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -18,7 +18,8 @@ svg { font: 11px system-ui, sans-serif; --paper: #fffefb; --text: #1f1d1a; --mut
  --first: #1f66ad; --second: #d9730d; --none: #8f8a80; --up: #1f66ad; --down: #b65a10 }
 @media (prefers-color-scheme: dark) { svg { --paper: #1a1b21; --text: #eae7e0; --muted: #a39e94; --rule: #30323a;
  --first: #6aaef0; --second: #f59b45; --none: #8b8780; --up: #6aaef0; --down: #f0a052 } }
-.paper { fill: var(--paper) } text { fill: var(--text) } .quiet { fill: var(--muted) } .rule { stroke: var(--rule) }
+.paper { fill: var(--paper) } text { fill: var(--text); paint-order: stroke; stroke: var(--paper); stroke-width: 3px }
+.quiet { fill: var(--muted) } .rule { stroke: var(--rule) }
 .edge { fill: none; opacity: .75 } .up { stroke: var(--up) } .down { stroke: var(--down) }
 .no { stroke-dasharray: 6 4; opacity: .45 } .open { stroke-dasharray: 1.5 4; opacity: .45 }
 .first { fill: var(--first) } .second { fill: var(--second) } .none { fill: var(--none) }

@@ -38,7 +38,8 @@ NODES = pa.schema(
 )  # fmt: skip
 """`integrate/nodes`: where the graph draws each feature. row: of its site, 0 at the bottom; x: from 0 to 1 among all
 features of its site, x_connected among those with a pathway (null for the others); class: to which it leans."""
-ENDS = {"source": "source", "target": "target"}
+ENDS = ("source", "target")
+MINUS = "\u2212"
 WORDS = 8
 """Tokens of each sort that the table of features names."""
 
@@ -78,11 +79,9 @@ def check_names(tables: Mapping[str, pd.DataFrame | None]) -> None:
 def _named(rows: Any) -> Iterable[tuple[str, str, int]]:
     if rows is None:
         return
-    if {"name", "site", "feature"} <= set(rows):
-        yield from zip(rows["name"], rows["site"], rows["feature"], strict=True)
-    for end in ENDS:
-        if f"{end}_name" in rows and f"{end}_site" in rows:
-            yield from zip(rows[f"{end}_name"], rows[f"{end}_site"], rows[end], strict=True)
+    for columns in (("name", "site", "feature"), *((f"{end}_name", f"{end}_site", end) for end in ENDS)):
+        if set(columns) <= set(rows):
+            yield from rows[list(columns)].dropna().drop_duplicates().itertuples(index=False, name=None)
 
 
 # ---------------------------------------------------------------- edges
@@ -116,18 +115,17 @@ def degrees(edges: pd.DataFrame) -> pd.DataFrame:
     """By feature: upstream, downstream (numbers of kept pathways), validated, and its strongest of each, by |share|."""
     mine = edges.loc[np.asarray(edges["kind"] == main_kind(edges))]
     out: dict[str, dict[str, Any]] = {}
-    for end, other, side in (("target", "source", "upstream"), ("source", "target", "downstream")):
-        for name, part in mine.groupby(f"{end}_name", sort=True):
-            size = np.abs(np.asarray(part["share"], dtype=np.float64))
-            best = int(np.argmax(np.where(np.isfinite(size), size, -1.0)))
-            record = out.setdefault(str(name), {"name": str(name)})
-            record[side] = len(part)
-            record[f"strongest_{side}"] = str(part[f"{other}_name"].iloc[best])
-            known = part["validated"].notna()
-            if known.any():
-                record["validated"] = record.get("validated", 0) + int(part.loc[known, "validated"].sum())
-    columns = ["name", "upstream", "strongest_upstream", "downstream", "strongest_downstream", "validated"]
-    return pd.DataFrame(list(out.values()), columns=columns)
+    columns = (mine[c].tolist() for c in ("source_name", "target_name", "share", "validated"))
+    for source, target, share, validated in zip(*columns, strict=True):
+        for name, other, side in ((target, source, "upstream"), (source, target, "downstream")):
+            record = out.setdefault(name, {"name": name, "upstream_share": -1.0, "downstream_share": -1.0})
+            record[side] = record.get(side, 0) + 1
+            if abs(share) > record[f"{side}_share"]:
+                record[f"{side}_share"], record[f"strongest_{side}"] = abs(share), other
+            if not _is_nan(validated):
+                record["validated"] = record.get("validated", 0) + int(validated)
+    names = ["name", "upstream", "strongest_upstream", "downstream", "strongest_downstream", "validated"]
+    return pd.DataFrame(list(out.values()), columns=names)
 
 
 # ---------------------------------------------------------------- replay
@@ -166,32 +164,53 @@ def pearson(a: Any, b: Any) -> float:
 # ---------------------------------------------------------------- words
 
 
+TOKEN = ("token", "token_id", "condition", "count", "n", "against_count", "against_n", "log_odds", "ci_low", "ci_high",
+         "q")  # fmt: skip
+
+
+def by_name(rows: Any, columns: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Records of a table by the feature they name, in its order; rows that name none are left out."""
+    out: dict[str, list[dict[str, Any]]] = {}
+    lists = [rows[c].tolist() for c in columns]
+    for name, *values in zip(rows["name"].tolist(), *lists, strict=True):
+        if isinstance(name, str) and name:
+            out.setdefault(name, []).append(dict(zip(columns, values, strict=True)))
+    return out
+
+
+def under_patches(tokens: pd.DataFrame, comparison: str = "patches") -> pd.DataFrame:
+    """The rows of one comparison: patches of the features, or controls (of random latents)."""
+    return tokens.loc[np.asarray(tokens["comparison"] == comparison) & np.asarray(tokens["name"].fillna("") != "")]
+
+
+def found_tokens(tokens: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """By feature: its tokens that were found, largest |log-odds| first; an empty list where none was."""
+    tokens = under_patches(tokens)
+    out: dict[str, list[dict[str, Any]]] = {str(n): [] for n in tokens["name"].unique()}
+    mine = tokens.loc[np.asarray(tokens["found"].fillna(False), dtype=bool)]
+    for name, part in by_name(mine, TOKEN).items():
+        out[name] = sorted(part, key=lambda r: (-abs(r["log_odds"]), r["token_id"]))
+    return out
+
+
 def token_words(tokens: pd.DataFrame | None) -> pd.DataFrame:
     """By feature: the found tokens of its patches in words, strongest first; "" where none of those tested was."""
-    if tokens is None or not len(tokens):
-        return pd.DataFrame(columns=["name", "tokens"])
-    mine = tokens.loc[np.asarray(tokens["name"].fillna("") != "")]
+    found = {} if tokens is None else found_tokens(tokens)
     out = []
-    for name, part in mine.groupby("name", sort=True):
-        found = part.loc[np.asarray(part["found"].fillna(False), dtype=bool)]
-        size = -np.abs(np.asarray(found["log_odds"], dtype=np.float64))
-        best = found.iloc[np.lexsort((np.asarray(found["token_id"]), size))]
-        signs = ["+" if v > 0 else "\u2212" for v in best["log_odds"]]
-        said = dict.fromkeys(f"{shown(t)} {s}" for t, s in zip(best["token"], signs, strict=True))
-        out.append({"name": str(name), "tokens": _some(list(said))})
+    for name, part in found.items():
+        said = dict.fromkeys(f"{shown(r['token'])} {'+' if r['log_odds'] > 0 else MINUS}" for r in part)
+        out.append({"name": name, "tokens": _some(list(said))})
     return pd.DataFrame(out, columns=["name", "tokens"])
 
 
 def logit_words(logits: pd.DataFrame | None) -> pd.DataFrame:
     """By feature: what its decoder row raises and lowers most, in words."""
-    if logits is None or not len(logits):
-        return pd.DataFrame(columns=["name", "raises", "lowers"])
     out = []
-    for name, part in logits.sort_values("rank", kind="stable").groupby("name", sort=True):
-        effect = np.asarray(part["effect"], dtype=np.float64)
+    for name, part in ({} if logits is None else by_name(logits, ("token", "rank", "effect"))).items():
+        ranked = sorted(part, key=lambda r: r["rank"])
         out.append({
-            "name": str(name), "raises": _some([shown(t) for t in part.loc[effect > 0, "token"]]),
-            "lowers": _some([shown(t) for t in part.loc[effect < 0, "token"]]),
+            "name": name, "raises": _some([shown(r["token"]) for r in ranked if r["effect"] > 0]),
+            "lowers": _some([shown(r["token"]) for r in ranked if r["effect"] < 0]),
         })  # fmt: skip
     return pd.DataFrame(out, columns=["name", "raises", "lowers"])
 
@@ -239,9 +258,10 @@ def feature_rows(chain: Chain, edges: pd.DataFrame) -> pd.DataFrame:
 
 def _names(chain: Chain, edges: pd.DataFrame) -> pd.DataFrame:
     seen: dict[str, None] = {}
-    for rows in (chain.separations, chain.causal, chain.tokens, chain.logits):
+    tokens = None if chain.tokens is None else under_patches(chain.tokens)
+    for rows in (chain.separations, chain.causal, tokens, chain.logits):
         if rows is not None:
-            seen |= dict.fromkeys(str(n) for n in rows["name"] if isinstance(n, str) and n)
+            seen |= dict.fromkeys(str(n) for n in rows["name"].unique() if isinstance(n, str) and n)
     for end in ENDS:
         seen |= dict.fromkeys(str(n) for n in edges[f"{end}_name"])
     latents = [Latent.parse(name) for name in seen]

@@ -60,9 +60,10 @@ def integrate_blocks(artifact: Artifact, shown: int) -> list[Block]:
         ))  # fmt: skip
     if "tokens" in has:
         blocks.append(Text(
-            "{found} of {tests} tokens tested shift with a patch, under {features} features.",
+            "{found} of {tests} tokens tested shift with a patch, under {features} features; as many patches of random "
+            "latents would give {control}.",
             {"found": fact("tokens", "d"), "tests": fact("token tests", "d"),
-             "features": fact("features with tokens", "d")}, "text",
+             "features": fact("features with tokens", "d"), "control": fact("tokens", ".1f", column="control")}, "text",
         ))  # fmt: skip
     blocks.append(Page(
         "graph.html", "The graph of features", "graph.svg",

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gnomon.methods.chain_tables import NUMBER, TEXT, WHOLE
-from gnomon.methods.integrate import Chain, main_kind
+from gnomon.methods.integrate import Chain, main_kind, under_patches
 
 FACTS = pa.schema(
     [("name", TEXT), ("value", NUMBER), ("ci_low", NUMBER), ("ci_high", NUMBER), ("control", NUMBER), ("n", WHOLE),
@@ -43,14 +43,19 @@ def fact_rows(chain: Chain, features: pd.DataFrame, edges: pd.DataFrame, shortfa
     if chain.agreement is not None:
         out += _replayed(chain.agreement)
     if chain.tokens is not None:
-        mine = chain.tokens.loc[np.asarray(chain.tokens["name"].fillna("") != "")]
-        found = mine.loc[np.asarray(mine["found"].fillna(False), dtype=bool)]
+        mine, beside = (_found(under_patches(chain.tokens, c)) for c in ("patches", "controls"))
+        of, latents = (under_patches(chain.tokens, c)["name"].nunique() for c in ("patches", "controls"))
+        share = len(beside) * of / latents if latents else None
         out += [
-            _fact("token tests", len(mine)),
-            _fact("tokens", len(found)),
-            _fact("features with tokens", found["name"].nunique()),
+            _fact("token tests", len(under_patches(chain.tokens))),
+            _fact("tokens", len(mine), control=share),
+            _fact("features with tokens", mine["name"].nunique()),
         ]
     return out
+
+
+def _found(tokens: pd.DataFrame) -> pd.DataFrame:
+    return tokens.loc[np.asarray(tokens["found"].fillna(False), dtype=bool)]
 
 
 def _causal(causal: pd.DataFrame) -> list[dict[str, Any]]:

@@ -128,14 +128,6 @@ def model_name(inputs: Inputs) -> str:
 
 
 def _write(out: Writer, name: str, rows: pd.DataFrame, schema: pa.Schema) -> None:
-    plain = [{k: _plain(v) for k, v in r.items()} for r in rows.to_dict("records")]
-    whole = {f.name for f in schema if pa.types.is_integer(f.type)}
-    for record in plain:
-        for column in whole & set(record):
-            value = record[column]
-            record[column] = None if value is None else int(value)
-    out.table(name, pa.Table.from_pylist(plain, schema=schema))
-
-
-def _plain(value: Any) -> Any:
-    return None if value is None or pd.isna(value) else value.item() if hasattr(value, "item") else value
+    """A table whose missing values are null, whatever pandas holds them as."""
+    arrays = [pa.array(rows[f.name].to_numpy(dtype=object), type=f.type, from_pandas=True) for f in schema]
+    out.table(name, pa.Table.from_arrays(arrays, schema=schema))

@@ -12,7 +12,7 @@
   function by(id) { return document.getElementById(id); }
   var data = JSON.parse(by("data").textContent), nodes = data.nodes, edges = data.edges, names = {};
   var graph = by("graph"), panel = by("panel"), canvas = by("canvas");
-  var state = { kind: 0, valid: false, all: !edges.length, share: 100, pinned: -1, hovered: -1, at: -1 };
+  var state = { kind: 0, by: E.size, valid: false, all: !edges.length, share: 100, pinned: -1, hovered: -1, at: -1 };
   var drawn = { nodes: [], edges: [], groups: {}, paths: [], place: {} };
   nodes.forEach(function (node, i) { names[node.name] = i; node.up = []; node.down = []; });
   edges.forEach(function (edge, i) { nodes[edge[E.target]].up.push(i); nodes[edge[E.source]].down.push(i); });
@@ -43,7 +43,7 @@
   function tone(node) { return node["class"] === data.classes[0] ? "first" : node["class"] === data.classes[1] ? "second" : "none"; }
   function mine(list) {
     return list.filter(function (i) { return edges[i][E.kind] === state.kind && (!state.valid || edges[i][E.valid]); })
-      .sort(function (a, b) { return Math.abs(edges[b][E.size]) - Math.abs(edges[a][E.size]); });
+      .sort(function (a, b) { return Math.abs(edges[b][state.by]) - Math.abs(edges[a][state.by]); });
   }
 
   // ---- what is drawn
@@ -82,7 +82,7 @@
       var node = nodes[i], x = state.all || node.near === null ? node.x : node.near;
       drawn.place[i] = [LEFT + x * (width - LEFT - RIGHT), TOP + step * (rows.length - 1 - rows.indexOf(node.row)) + step / 2];
     });
-    var top = drawn.edges.reduce(function (most, i) { return Math.max(most, Math.abs(edges[i][E.size])); }, 0) || 1;
+    var top = drawn.edges.reduce(function (most, i) { return Math.max(most, Math.abs(edges[i][state.by])); }, 0) || 1;
     var layer = svg("g", {});
     graph.appendChild(layer);
     drawn.edges.slice().reverse().forEach(function (i) { addEdge(layer, i, top); });
@@ -102,7 +102,7 @@
     var middle = (from[1] + to[1]) / 2, valid = edge[E.valid];
     var path = svg("path", {
       "class": "edge " + (edge[E.size] >= 0 ? "up" : "down") + (valid === null ? " open" : valid ? "" : " no"),
-      "stroke-width": (0.7 + 4.5 * Math.sqrt(Math.abs(edge[E.size]) / top)).toFixed(2),
+      "stroke-width": (0.7 + 4.5 * Math.sqrt(Math.abs(edge[state.by]) / top)).toFixed(2),
       d: "M" + from[0] + " " + from[1] + "C" + from[0] + " " + middle + " " + to[0] + " " + middle + " " + to[0] + " " + to[1]
     });
     drawn.paths.push([path, edge[E.source], edge[E.target]]);
@@ -279,6 +279,7 @@
     by(id).addEventListener(event, function () { set(by(id)); draw(); if (state.pinned >= 0) show(state.pinned); else show(-1); });
   }
   changed("kind", "change", function (field) { state.kind = Number(field.value); });
+  changed("width", "change", function (field) { state.by = Number(field.value); });
   changed("validated", "change", function (field) { state.valid = field.checked; });
   changed("all", "change", function (field) { state.all = field.checked; });
   changed("strongest", "input", function (field) { state.share = Number(field.value); });
