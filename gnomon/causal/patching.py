@@ -13,24 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from gnomon.causal.items import Item
 from gnomon.dictionaries.base import SparseDictionary
-from gnomon.errors import UserError
-from gnomon.interventions.base import per_row
 from gnomon.interventions.latent import Reader, SetLatent
 from gnomon.latents import latent_name
 from gnomon.lens.feature_sources import Option, sources
 from gnomon.methods.chain_tables import RESPONSES
 from gnomon.step import Inputs, ModelSpec
 from gnomon.store import Artifact
-from gnomon.types import Intervention, Site
+from gnomon.types import Site
 from gnomon.writer import Writer
 
-TOKENS = 768
-"""Most tokens in one forward of several patches."""
 BASELINE = "baseline"
 
 
@@ -185,66 +180,3 @@ class Patcher:
             "activation": float(shard.active[one.name][at]) if one else None,
             "set_to": None if one is None or to is None else one.values[to], **said,
         }  # fmt: skip
-
-
-@dataclass
-class Chooser(Patcher):
-    """Scores every option of a choice; outcome: whether the likeliest is the first class's (the target)."""
-
-    def open(self) -> None:
-        """Load the model; the last trials' clean run is kept for the next patches of the same trials."""
-        super().open()
-        self.clean: tuple[tuple[int, ...], Any] = ((), None)
-
-    def replay(self, shard: PatchShard) -> Any:
-        """The shard's texts, run once without a patch; how they came about does not depend on the shard that asks."""
-        from gnomon.models.replay import Replay
-
-        rows = tuple(int(row["row"]) for row in shard.rows)
-        if self.clean[0] != rows:
-            items = shard.items
-            self.clean = (rows, Replay(
-                self.model, [i.tokens for i in items], [i.keep for i in items], [i.score_from for i in items],
-                [i.prompt_len for i in items],
-            ))  # fmt: skip
-        return self.clean[1]
-
-    def baselines(self, shard: PatchShard) -> list[dict[str, Any]]:
-        scored = self.replay(shard).run()
-        return self.lines(shard, [None], scored.logprob)
-
-    def patches(self, shard: PatchShard) -> list[dict[str, Any]]:
-        replay, n = self.replay(shard), len(shard.items)
-        size = max(1, TOKENS // (n * replay.width))
-        every, out = self.edits(shard), []
-        for start in range(0, len(every), size):
-            part = every[start : start + size]
-            joined: list[Intervention] = per_row([[edit] for _, _, edit in part], np.repeat(np.arange(len(part)), n))
-            scored = replay.run(joined, len(part))
-            out += self.lines(shard, [(one, to) for one, to, _ in part], scored.logprob)
-        replay.forget(min((edit.site.layer for _, _, edit in every), default=0))
-        return out
-
-    def lines(self, shard: PatchShard, patches: Sequence[Any], logprob: np.ndarray) -> list[dict[str, Any]]:
-        """Lines of the trials from every option's log-probability `[patches, items]`."""
-        places: dict[int, list[int]] = {}
-        for at, item in enumerate(shard.items):
-            places.setdefault(item.unit, []).append(at)
-        out = []
-        for k, patch in enumerate(patches):
-            for at, row in enumerate(shard.rows):
-                number = int(row["row"])
-                score = logprob[k, places[number]] / np.asarray(shard.lengths[number], dtype=np.float64)
-                best, target = int(np.argmax(score)), shard.target[number]
-                out.append(self.line(
-                    shard, at, patch, outcome=best == target, margin=margin(score, target),
-                    text=str(row["choices"][best]),
-                ))  # fmt: skip
-        return out
-
-
-def margin(scores: np.ndarray, target: int) -> float:
-    """Score of option `target` minus that of the best other one, nats."""
-    if len(scores) < 2:
-        raise UserError("a choice of one option", "two or more")
-    return float(scores[target] - np.delete(scores, target).max())

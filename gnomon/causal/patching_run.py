@@ -8,8 +8,12 @@ import numpy as np
 import pandas as pd
 
 from gnomon.causal.measure import activations, measure
-from gnomon.causal.patching import Chooser, Patched, Patcher, PatchShard, dictionaries
+from gnomon.causal.patching import Patched, Patcher, PatchShard, dictionaries
+from gnomon.causal.patching_choices import Chooser
+from gnomon.causal.patching_examples import EXAMPLES, examples
+from gnomon.causal.patching_text import Writing
 from gnomon.causal.patching_trials import Trials, chosen_features, draw_trials, patched_latents, shards_of
+from gnomon.causal.patching_written import Scribe
 from gnomon.causal.pick import has, pick, records
 from gnomon.causal.worker import outcomes
 from gnomon.errors import UserError
@@ -20,6 +24,7 @@ from gnomon.methods.probe_tables import FACTS
 from gnomon.methods.shuffled import MASSIVE, unmasked
 from gnomon.methods.two_classes import class_names, shortfall
 from gnomon.step import Context, Inputs
+from gnomon.tasks.make import make_task
 from gnomon.types import Site
 from gnomon.writer import Writer
 
@@ -127,8 +132,30 @@ class PatchRun:
         step, ctx, model = self.step, self.ctx, self.ctx.model()
         trials = Trials(drawn, choices, step.where, model.encode_text, model.decode)
         early, late = trials.batches(step.batch_size, step.control_rows(choices) if step.controls else 0)
-        worker = Chooser(ctx.model_spec, str(self.out.path), self.names, step.where, ctx.seed, self.option, self.folder)
+        given = (ctx.model_spec, str(self.out.path), self.names, step.where, ctx.seed, self.option, self.folder)
+        if choices:
+            worker: Patcher = Chooser(*given, self._writing(step.write) if step.write else None)
+        else:
+            worker = Scribe(*given, self._task(), self._writing(step.max_new_tokens))
         return worker, shards_of(sets, early, late, self.active)
+
+    def _task(self) -> Any:
+        option = self.source.options.get("task")
+        if option is None or self.source.options.get("append"):
+            raise UserError(f"step {self.source.name} does not say one task whose grader judges what is written",
+                            "a generation of one task", "from: the generation itself")  # fmt: skip
+        return option
+
+    def _writing(self, most: int | None) -> Writing:
+        """As the generation wrote, but for the step's own temperature and length."""
+        options = self.source.options
+        task = make_task(options["task"]) if options.get("task") is not None else None
+        stop = options.get("stop")
+        if stop is None:
+            stop = task.stop if task is not None else ()
+        if most is None:
+            most = int(options.get("max_new_tokens") or (task.max_new_tokens if task is not None else 1))
+        return Writing(most, tuple(stop), self.step.temperature, float(options.get("top_p") or 1.0))
 
     # ---- tables
 
@@ -141,15 +168,16 @@ class PatchRun:
         causal = tables.causal_table(effects, features.assign(first=self.names[0]), rules, self.short)
         out.table("effects", effects, EFFECTS)
         out.table("causal", causal, CAUSAL)
+        if not choices or step.write:
+            out.table("examples", examples(responses, causal, drawn), EXAMPLES)
         beyond, random = tables.random_beyond(effects, step.smallest_effect)
-        counts = {name: int(np.sum(np.asarray(drawn["first"]) == first)) for name, first in zip(self.names, (True, False),
-                                                                                    strict=True)}  # fmt: skip
         first, second = self.names
+        counted, called = np.asarray(drawn["first"], dtype=bool), np.asarray(causal["is_causal"], dtype=bool)
         facts: dict[str, Any] = {
             "first": first, "second": second, "shortfall": self.short, "measure": rules.measure, "where": step.where,
-            "split": step.split, "features": len(causal), "causal": int(np.sum(np.asarray(causal["is_causal"], dtype=bool))),
-            "found": int(np.sum(np.asarray(causal["q"]) <= step.alpha)), "first trials": counts[first],
-            "second trials": counts[second], "control trials": step.control_rows(choices),
+            "split": step.split, "features": len(causal), "causal": int(called.sum()),
+            "found": int(np.sum(np.asarray(causal["q"]) <= step.alpha)), "first trials": int(counted.sum()),
+            "second trials": int((~counted).sum()), "control trials": step.control_rows(choices),
             "random latents": random, "random beyond": beyond, "bound": step.smallest_effect, "alpha": step.alpha,
             "spread": tables.spread_of(responses) if rules.measure == "margin" else np.nan, "massive": massive,
             "least control q": len(causal) / (1 + random) if random else np.nan,

@@ -71,8 +71,8 @@ def chosen_features(separations: pd.DataFrame, names: Sequence[str] | None, top:
 
 def rates_and_means(latents: Any) -> tuple[np.ndarray, np.ndarray]:
     """(share of rows in which each latent is active, its mean activation there) of sparse latents `[rows, n]`."""
-    columns = sparse.csc_array(latents)
-    count = np.diff(np.asarray(columns.indptr))
+    columns: Any = sparse.csc_array(latents)
+    count = np.diff(columns.indptr)
     total = np.asarray(columns.sum(axis=0, dtype=np.float64)).reshape(-1)
     return count / max(columns.shape[0], 1), np.divide(total, count, out=np.zeros(len(count)), where=count > 0)
 

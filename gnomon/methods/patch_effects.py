@@ -37,7 +37,10 @@ ENOUGH = 20
 
 @dataclass(frozen=True)
 class Effects:
-    """k conditions against the same trials unpatched: `[k]` each; low and high NaN where there is no interval."""
+    """k conditions against the same trials unpatched: `[k]` each; low and high NaN where there is no interval.
+
+    unparsed: share of trials in which either answer could not be parsed; the others count.
+    """
 
     baseline: np.ndarray
     value: np.ndarray
@@ -83,7 +86,7 @@ def effects(
         still = ~np.any(change, axis=0) & np.isfinite(low)
         reach = np.array([wilson(0, int(k)).high for k in seen.sum(0)])
         low, high = np.where(still, -reach, low), np.where(still, reach, high)
-    unparsed = 1 - np.isfinite(after).mean(0) if len(after) else np.full(after.shape[1], np.nan)
+    unparsed = 1 - known.mean(0) if len(known) else np.full(known.shape[1], np.nan)
     return Effects(baseline, value, mean, low, high, effect, seen.sum(0).astype(np.int64), unparsed)
 
 
@@ -127,7 +130,7 @@ def against_controls(
 
 
 CAUSAL, ALIKE, SMALL, NOTHING = "causal", "no more than random latents", "below the bound", "no effect found"
-NONE = "no conclusion"
+UNTRIED, NONE = "no random latents to compare with", "no conclusion"
 
 
 def verdicts(q: np.ndarray, effect: np.ndarray, control_q: np.ndarray, bound: float, alpha: float = 0.05) -> list[str]:
@@ -138,7 +141,7 @@ def verdicts(q: np.ndarray, effect: np.ndarray, control_q: np.ndarray, bound: fl
     for i in range(len(found)):
         out.append(
             NOTHING if not found[i].any() else SMALL if not large[i].any()
-            else CAUSAL if control_q[i] <= alpha else ALIKE
+            else UNTRIED if not np.isfinite(control_q[i]) else CAUSAL if control_q[i] <= alpha else ALIKE
         )  # fmt: skip
     return out
 

@@ -21,7 +21,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from gnomon.blocks import Block
-from gnomon.causal.options import as_tuple
 from gnomon.errors import UserError
 from gnomon.latents import Latent
 from gnomon.methods.patch_effects import ENOUGH, FLIPS, Measure
@@ -37,6 +36,10 @@ OPTION_TOKENS = 4
 """Tokens of an option, about, where the plan does not know."""
 
 
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class PatchFeatures(Step):
     """Set features to either class's mean and see whether behaviour follows, beside matched random latents."""
 
@@ -48,7 +51,7 @@ class PatchFeatures(Step):
 
     dictionary: str | dict[str, str] | None = None
     """Sparse dictionaries, as of step features, whose own are taken unless given."""
-    features: Annotated[tuple[str, ...] | None, BeforeValidator(as_tuple)] = None
+    features: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
     """Names of features (L9-123) out of table `separations`; each site's `top` unless given."""
     top: int = Field(default=5, ge=1)
     """How many features of each site are tried: those of largest |Cohen's d| on fit."""
