@@ -53,46 +53,46 @@ def edges(
         groups: of each row; listed: names of the separations' latents.
         kinds: those that are written.
     """
-    out: list[dict[str, Any]] = []
+    parts: list[pd.DataFrame] = []
+    wanted = traces.loc[traces["kind"].isin(kinds).to_numpy()]
+    by_target = {str(target): part for target, part in wanted.groupby("target", sort=False)}
     for target, mine in traced.groupby("target", sort=False):
-        rows, now = mine["row"].to_numpy(), mine["activation"].to_numpy(dtype=np.float64)
-        own = traces.loc[np.asarray(traces["target"] == target)]
-        own = own.loc[own["kind"].isin(kinds).to_numpy()]
-        if not len(own):
-            continue
-        weights = _weights(np.array([groups[int(r)] for r in rows]), draws, seed)
-        for key, line in own.groupby(["rank", "kind"], sort=True):
-            rank, kind = cast("tuple[Any, ...]", key)
-            by_row = line.set_index("row").loc[rows.tolist()]
-            a, z = (by_row[c].to_numpy(dtype=np.float64) for c in ("attribution", "source_activation"))
-            first = by_row.iloc[0]
-            out.append(_edge(Latent.parse(str(target)), first, str(kind), int(rank), a, z, now, weights)
-                       | {"listed": str(first["source_name"]) in listed})  # fmt: skip
-    return pd.DataFrame(out, columns=EDGES.names)
+        rows, now = mine["row"].tolist(), mine["activation"].to_numpy(dtype=np.float64)
+        own = by_target.get(str(target))
+        if own is not None:
+            weights = _weights(np.array([groups[int(r)] for r in rows]), draws, seed)
+            parts.append(_edges_of(Latent.parse(str(target)), own, rows, now, weights, listed))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=EDGES.names)
 
 
 def _weights(groups: np.ndarray, draws: int, seed: int) -> np.ndarray | None:
     return group_weights(groups, draws, seed) if len(np.unique(groups)) >= FEWEST else None
 
 
-def _edge(
-    target: Latent, first: Any, kind: str, rank: int, a: np.ndarray, z: np.ndarray, now: np.ndarray,
-    weights: np.ndarray | None,
-) -> dict[str, Any]:  # fmt: skip
-    mean, active = float(a.mean()), z > 0
-    low, high = (np.nan, np.nan)
+def _edges_of(
+    target: Latent, own: pd.DataFrame, rows: Sequence[int], now: np.ndarray, weights: np.ndarray | None,
+    listed: set[str],
+) -> pd.DataFrame:  # fmt: skip
+    """Edges of one target: every (source, kind) has a line for each of its rows."""
+    place = {row: i for i, row in enumerate(rows)}
+    own = own.assign(place=[place[int(r)] for r in own["row"]]).sort_values(["rank", "kind", "place"])
+    shape = (-1, len(rows))
+    a, z = (own[c].to_numpy(dtype=np.float64).reshape(shape) for c in ("attribution", "source_activation"))
+    first = own.iloc[:: len(rows)]
+    mean, active, sources = a.mean(1), z > 0, [Latent.parse(str(name)) for name in first["source_name"]]
+    low, high = np.full((2, len(a)), np.nan)
     if weights is not None:
-        low, high = np.quantile(weights @ a / weights.sum(1), [0.025, 0.975])
-    source = Latent.parse(str(first["source_name"]))
-    return {
-        "source_site": str(source.site), "source": source.index, "source_name": str(source),
-        "source_layer": source.site.layer, "target_site": str(target.site), "target": target.index,
-        "target_name": str(target), "target_layer": target.site.layer, "kind": kind,
-        "gradient": float(a.sum() / z.sum()), "attribution": mean, "ci_low": float(low), "ci_high": float(high),
-        "share": mean / float(now.mean()), "rank": rank, "prompts": len(a),
-        "same_sign": float(np.mean(np.sign(a[active]) == np.sign(mean))), "target_activation": float(now.mean()),
-        "active_prompts": int(active.sum()), "source_activation": float(z.mean()),
-    }  # fmt: skip
+        low, high = np.quantile((weights @ a.T) / weights.sum(1, keepdims=True), [0.025, 0.975], axis=0)
+    agree = (np.sign(a) == np.sign(mean)[:, None]) & active
+    return pd.DataFrame({
+        "source_site": [str(s.site) for s in sources], "source": [s.index for s in sources],
+        "source_name": [str(s) for s in sources], "source_layer": [s.site.layer for s in sources],
+        "target_site": str(target.site), "target": target.index, "target_name": str(target),
+        "target_layer": target.site.layer, "kind": first["kind"].tolist(), "gradient": a.sum(1) / z.sum(1),
+        "attribution": mean, "ci_low": low, "ci_high": high, "share": mean / now.mean(), "rank": first["rank"].tolist(),
+        "prompts": len(rows), "same_sign": agree.sum(1) / active.sum(1), "target_activation": now.mean(),
+        "active_prompts": active.sum(1), "source_activation": z.mean(1), "listed": [str(s) in listed for s in sources],
+    }, columns=EDGES.names)  # fmt: skip
 
 
 def target_rows(found: pd.DataFrame, traced: pd.DataFrame) -> pd.DataFrame:

@@ -62,7 +62,7 @@ class PathwayRun:
             self.budget,
         )  # fmt: skip
         shards = jobs(goals, texts, step.shard_targets)
-        if len(goals) > 1 and not out.done():
+        if len(shards) > 1 and not out.done():
             self._measure(worker, jobs(goals[:1], texts, 1)[0], len(goals))
         ctx.map(worker, shards, out, "pathways", [len(job.goals) for job in shards])
         traces, traced = _written(out, "traces", TRACES.names), _written(out, "traced", TRACED.names)

@@ -8,8 +8,8 @@ their formulas and sources: gnomon/paths/attribution.py. A gradient says what a 
 does on held-out prompts, and whether random latents do the same, is for `replay` to say.
 
 Cost: of each batch of prompts one plain forward, and for each kind a forward with a graph and a batched backward of as
-many targets as meet in a prompt; each dictionary encodes a batch once, and only rows of active latents are kept. The
-first target is measured, and the cost of all extrapolated, before the rest is begun.
+many targets as meet in a prompt; each dictionary encodes a batch once, and only rows of active latents are kept. Where
+there is more than one shard, the first target is measured, and the cost of all extrapolated, before the rest is begun.
 """
 
 from __future__ import annotations
