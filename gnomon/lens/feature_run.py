@@ -165,7 +165,9 @@ class FeatureRun:
                 f"no latent is left to search: {search.counts}", "latents that are active in fit rows",
                 "lower fewest, raise general_limit, or read another position",
             )  # fmt: skip
-        ctx.split(self.table, "test", "features: the selected latents, each once, and what stands beside them")
+        ctx.split(
+            self.table, "test", "features: selected latents and separations of each site, once, and what stands beside"
+        )
         selected = self._selected(confirm(of, search, self.labelled, found, self.options), links)
         apart = self.apart.tables({s.site: s.name for s in self.sources}, links, page)
         bins: list[dict[str, Any]] = []

@@ -255,7 +255,8 @@ class LogAudit:
         if not self.errors:
             return f"{sum(f['records'] for f in self.files)} records of {len(self.files)} files are sound"
         first = self.errors[0]
-        return f"{self.wrong} faults; the first: {shown(first['file'])} {first['record']} {first['problem']}"
+        said = " ".join(part for part in (shown(first["file"], 300), first["record"], first["problem"]) if part)
+        return f"{self.wrong} faults; the first: {said}"
 
 
 def no_number(d: Any) -> bool:
