@@ -14,6 +14,7 @@ LAYOUTS: dict[str, str] = {
     "neuronpedia": "gnomon.exports.neuronpedia:export",
     "pva": "gnomon.exports.pva:export",
     "introspection": "gnomon.exports.introspection:export",
+    "pathways": "gnomon.exports.pathways:export",
 }
 """Name of a layout -> a function of (study, folder) that writes its files into the folder."""
 

@@ -44,7 +44,7 @@ def fact_rows(chain: Chain, features: pd.DataFrame, edges: pd.DataFrame, shortfa
         out += _replayed(chain.agreement)
     if chain.tokens is not None:
         mine, beside = (_found(under_patches(chain.tokens, c)) for c in ("patches", "controls"))
-        of, latents = (under_patches(chain.tokens, c)["name"].nunique() for c in ("patches", "controls"))
+        of, latents = (len(set(under_patches(chain.tokens, c)["name"])) for c in ("patches", "controls"))
         share = len(beside) * of / latents if latents else None
         out += [
             _fact("token tests", len(under_patches(chain.tokens))),
