@@ -1,8 +1,9 @@
 """A study on a tiny random model in which one latent is a cause of the choice, and others only look like one.
 
 Two options, A and B, one token each. The dictionary at SITE, the last block's output, has random rows, but latent
-CAUSE decodes along the logit of A less that of B, and latent LOOKS across it. Rows are labelled by the model's own
-choice (true: A). Table `separations` is written as if step features had chosen both of them, and one random latent.
+CAUSE decodes along the logit of A less that of B, latent LOOKS across it, and latent VOICE along that of A alone. Rows
+are labelled by the model's own choice (true: A). Table `separations` is written as if step features had chosen CAUSE,
+LOOKS and one random latent.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from gnomon.writer import Writer
 from tests.tiny import tiny_folder, tiny_model
 
 SITE, LATENTS = "resid_post.3", 128
-CAUSE, LOOKS, OTHER = 5, 7, 11
+CAUSE, LOOKS, OTHER, VOICE = 5, 7, 11, 13
 NAMES = [latent_name(SITE, i) for i in (CAUSE, LOOKS, OTHER)]
 SPLITS = {"fit": 60, "tune": 10, "test": 70}
 
@@ -69,6 +70,7 @@ def dictionary(family: str = "llama", **more: Any) -> SparseDictionary:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     both = model.unembed_directions([a, b]).double().numpy()
     basis = np.linalg.qr(both.T)[0]
+    rows[VOICE] = both[0] - model.unembed_directions(range(model.d_vocab)).double().numpy().mean(0)
     rows[LOOKS] -= basis @ (basis.T @ rows[LOOKS])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     bias = -np.quantile(x @ rows.T, 0.65, axis=0)

@@ -104,11 +104,14 @@ def standing_out(values: np.ndarray, floor: float) -> np.ndarray:
     values: `[m]`, a feature's T and those of the random latents that stand for it; NaN stays NaN.
     """
     values = np.asarray(values, dtype=np.float64)
+    known = np.flatnonzero(np.isfinite(values))
     out = np.full(len(values), np.nan)
-    for i in np.flatnonzero(np.isfinite(values)):
-        others = np.delete(values, i)
-        others = others[np.isfinite(others)]
-        out[i] = values[i] / max(float(np.median(others)) if len(others) else 0.0, floor)
+    if len(known) < 2:
+        out[known] = values[known] / floor
+        return out
+    some = values[known]
+    others = np.broadcast_to(some, (len(some), len(some)))[~np.eye(len(some), dtype=bool)]
+    out[known] = some / np.maximum(np.median(others.reshape(len(some), -1), axis=1), floor)
     return out
 
 

@@ -25,7 +25,7 @@ def _said(artifact: Artifact) -> dict[str, Any]:
     """Facts by name: words where there are some, else numbers."""
     table = artifact.table("facts")
     columns = (table[c].tolist() for c in ("fact", "value", "text"))
-    return {fact: text or value for fact, value, text in zip(*columns, strict=True)}
+    return {fact: text if text or value != value else value for fact, value, text in zip(*columns, strict=True)}
 
 
 def patch_blocks(artifact: Artifact) -> list[Block]:
@@ -96,7 +96,7 @@ def _strongest(facts: dict[str, Any], name: str, causal: bool) -> Text:
     return Text(
         f"{kind}: {{name}}, in condition {{condition}}: {{change}} (effect {{effect}}, q = {{q}}), where the random "
         "latents that stand for it change by {control} on average; over theirs its effect is {ratio} (q over features "
-        "= {control_q}); verdict: {verdict}.",
+        "= {control_q})" + ("." if facts["shortfall"] else "; verdict: {verdict}."),
         {"name": Ref("causal", row, "name", ""), "condition": Ref("causal", row, "condition", ""),
          "change": Ref("causal", row, "change", "+.3f", ci=True), "effect": Ref("causal", row, "effect", "+.2f"),
          "q": Ref("causal", row, "q", ".4f"), "control": Ref("causal", row, "control_change", ".3f"),
