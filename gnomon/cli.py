@@ -221,7 +221,7 @@ def report(study: Annotated[Path, typer.Argument(help="A study's folder.")]) -> 
 def export(
     study: Annotated[Path, typer.Argument(help="A study's folder.")],
     layout: Annotated[
-        str, typer.Option("--layout", help="Whose file names: second-order, pva, neuronpedia, introspection.")
+        str, typer.Option("--layout", help="Whose file names: second-order, pva, neuronpedia, introspection, pathways.")
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder [STUDY/exports/LAYOUT].")] = None,
 ) -> None:
