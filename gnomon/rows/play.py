@@ -88,7 +88,8 @@ def play_shard(
 
 
 def _begin(model: Model, task: Any, row: Row, asking: Asking) -> Play:
-    seed = environment_seed(asking.seed, row.example.id, row.sample)
+    key = str(row.example.meta.get("environment", row.example.id))  # examples of one key meet the same chance
+    seed = environment_seed(asking.seed, key, row.sample)
     episode = task.episode(row.example, seed)
     first = episode.first()
     return Play(row, seed, episode, first, model.tokenize(first))

@@ -16,6 +16,7 @@ TASKS: dict[str, str] = {
     "products": "gnomon.tasks.products:Products",
     "reasoning_gym": "gnomon.tasks.reasoning_gym:ReasoningGym",
     "risky_choice": "gnomon.tasks.risky_choice:RiskyChoice",
+    "slot_machine": "gnomon.tasks.slot_machine:SlotMachine",
     "sums": "gnomon.tasks.sums:Sums",
     "svamp": "gnomon.tasks.svamp:Svamp",
 }

@@ -47,7 +47,7 @@ def _read(
     skipped: Counter[str] = Counter()
     for name, *_ in stamp:
         stem = Path(name).stem
-        side = KNOWN.get(stem, None if safe == "auto" else safe)
+        side: Safe | None = KNOWN.get(stem, None if safe == "auto" else safe)
         for index, (where, record) in enumerate(read_files(name)):
             if side is None:
                 skipped[_SKIPPED] += 1
@@ -65,7 +65,7 @@ def _question(record: Record, where: str, key: str, safe: Safe, file: str, group
                         "answer_not_matching_behavior", "mend it, or give task choice a path")  # fmt: skip
     text, matching, other = (str(one).strip() for one in said)
     text = re.sub(r"^Question:\s*|\s*Answer:$", "", text).strip()
-    listed = {letter: words for letter, words in _CHOICE.findall(text)}
+    listed = dict(_CHOICE.findall(text))
     stem = text
     if re.fullmatch(r"\([A-Z]\)", matching):
         lacking = [a for a in (matching, other) if a.strip("()") not in listed]
