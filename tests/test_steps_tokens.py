@@ -11,16 +11,21 @@ import pytest
 
 from gnomon.blocks import Text
 from gnomon.dictionaries.save import save_dictionary
-from gnomon.methods.chain_tables import RESPONSES
+from gnomon.errors import UserError
+from gnomon.lens.token_comparisons import responses_of
+from gnomon.methods.chain_tables import RESPONSES, SEPARATIONS
+from gnomon.methods.logit_lens import token_effects
 from gnomon.report.resolve import check as unresolved
 from gnomon.report.resolve import render_text
+from gnomon.step import Cost, ModelSpec, Planning
 from gnomon.steps.tokens import Tokens
 from gnomon.store import Artifact
 from gnomon.writer import Writer
 from tests.features_study import PLANTED, dictionary, spec
-from tests.stepping import made
+from tests.stepping import data_files, made
 from tests.synthetic import Planted, rows
 from tests.synthetic import save as saved
+from tests.tiny import tiny_folder, tiny_model
 
 SPEECH = "the a of and to in is it on no yes cat dog bet stop win lose play more less red blue one two"
 WORDS = SPEECH.split()
@@ -127,3 +132,248 @@ def test_planted_tokens_are_found_in_classes_and_under_the_patch(whole):
     families = artifact.table("families").set_index("comparison")
     assert families.loc["patches", "names_found"] == 1
     assert (families["chance"] < 1).all()
+
+
+def test_the_report_says_what_was_found_beside_chance_and_random_latents(whole):
+    said = section(whole[2])
+    first, second = said["headline"]
+    assert "stand in more responses of one class, safe or risky" in first
+    assert "With the sides swapped at random, 0 are on average (9 swaps)." in first
+    assert "The strongest, Pa, is in 0% of" in first
+    assert "log-odds -" in first
+    assert second.startswith("Patching moves tokens for 1 of 1 features")
+    assert "random latents that are active as often (1 of them) move 0 for each" in second
+    assert f"The strongest: {FEATURE} under safe_with_risky_patch" in second
+    assert "warning" not in said
+    assert any("answer different prompts" in t for t in said["limit"])
+
+
+def test_the_lens_lists_what_the_decoder_row_writes(whole):
+    artifact, model = whole[2], tiny_model("llama")
+    logits = artifact.table("logits")
+    effects = token_effects(
+        dictionary().decoder[PLANTED], model.unembed.numpy(), model.norm("ln_final").gain.numpy(), False
+    )
+    raised = logits.query("side == 'raised'").sort_values("rank")
+    assert set(logits["side"]) == {"raised", "lowered"}
+    assert raised["token_id"].tolist() == np.argsort(-effects, kind="stable")[:10].tolist()
+    assert raised["effect"].to_numpy() == pytest.approx(effects[raised["token_id"]], abs=1e-6)
+    tokens = artifact.table("tokens").query("comparison == 'patches'")
+    assert tokens["lens"].to_numpy() == pytest.approx(effects[tokens["token_id"]], abs=1e-6)
+    (line,) = artifact.table("lens").to_dict("records")
+    mine = tokens.query("found")
+    assert line["found"] == mine["token_id"].nunique()
+    assert line["named"] == len(set(mine["token_id"]) & set(logits["token_id"]))
+
+
+def test_the_lens_agrees_with_a_patch_that_writes_what_its_row_says(tmp_path):
+    """Tokens are added in proportion to the decoder row's effect on them: correlation, and none with another row."""
+    model = tiny_model("llama")
+    norm = model.norm("ln_final")
+    effects = token_effects(dictionary().decoder[PLANTED], model.unembed.numpy(), norm.gain.numpy(), False)
+    letters = [c for c in "abcdefghijklmnopqrstuvwxyz" if len(model.encode_text(f" {c}")) == 2]
+    rank = {c: effects[model.encode_text(c)[0]] for c in letters}
+    order = sorted(letters, key=lambda c: rank[c])
+    rng = np.random.default_rng(0)
+
+    def change(lines):
+        for line in lines:
+            raised = line["name"] == FEATURE
+            kept = [c for i, c in enumerate(order) if rng.random() < (i / len(order) if raised else 0.5)]
+            line["text"] = " ".join(["", *rng.permutation(kept)])
+            if line["name"] == RANDOM:
+                line |= {"kind": "feature", "matches": ""}
+        return lines
+
+    gen = generation(tmp_path, n=240)
+    save_dictionary(dictionary(), tmp_path / "sae")
+    inputs = {"generations": [gen], "causal_features": [patched(tmp_path, gen, change=change)]}
+    lens = made(step(dictionary=str(tmp_path / "sae")), tmp_path, spec(), inputs=inputs).table("lens").set_index("name")
+    assert lens.loc[FEATURE, "correlation"] > 0.6
+    assert abs(lens.loc[FEATURE, "other"]) < abs(lens.loc[FEATURE, "correlation"])
+
+
+def test_nothing_planted_nothing_found(tmp_path):
+    gen = generation(tmp_path, n=240, seed=4)
+    inputs = {"generations": [gen], "causal_features": [patched(tmp_path, gen, seed=4)]}
+    artifact = made(step(), tmp_path, spec(), inputs=inputs)
+    assert found(artifact, "classes") == found(artifact, "patches") == []
+    said = section(artifact)
+    assert said["headline"][0].startswith("No token is found to stand in more safe than risky responses")
+    assert said["headline"][1].startswith("No token is found to come or go under a patch: 1 features, 4 comparisons")
+    assert "Decoder rows are not read: no dictionary is given: set tokens.dictionary." in said["limit"]
+
+
+@pytest.mark.parametrize(
+    ("made_of", "why"),
+    [({"thin": True}, "risky rows"), ({"unparsed": 0.4}, "of the answers could be parsed; 80% are needed")],
+)
+def test_too_few_rows_or_parsed_answers_conclude_nothing(tmp_path, made_of, why):
+    artifact = made(step(), tmp_path, spec(), inputs={"generations": [generation(tmp_path, said="zebra", **made_of)]})
+    assert found(artifact, "classes") == found(artifact, "patches") == []
+    (said,) = section(artifact)["headline"]
+    assert said.startswith("No conclusion about tokens of safe and risky responses: ")
+    assert why in said
+
+
+def test_a_patch_that_breaks_parsing_concludes_nothing(tmp_path):
+    def change(lines):
+        for line in lines:
+            if line["condition"] == "safe_with_risky_patch" and line["trial"] % 2:
+                line["outcome"] = None
+        return lines
+
+    gen = generation(tmp_path, n=240)
+    patches = patched(tmp_path, gen, "zebra", change=change)
+    artifact = made(step(), tmp_path, spec(), inputs={"generations": [gen], "causal_features": [patches]})
+    mine = artifact.table("tokens").query("comparison == 'patches' and found")
+    assert set(mine["condition"]) == {"risky_with_risky_patch"}
+    assert any("only 50% of the answers under safe_with_risky_patch" in t for t in section(artifact)["warning"])
+
+
+def test_options_words_are_flagged_unless_something_was_written(tmp_path):
+    gen = generation(tmp_path, n=240, choice=True)
+    inputs = {"generations": [gen], "causal_features": [patched(tmp_path, gen)]}
+    warned = section(made(step(), tmp_path, spec(), inputs=inputs))["warning"]
+    assert any("options of the questions, chosen and not written" in t for t in warned)
+    assert any("chose among options and wrote nothing" in t for t in warned)
+    inputs["causal_features"] = [patched(tmp_path / "other", gen, write=8)]
+    again = section(made(step(comparisons="patches"), tmp_path / "other", spec(), inputs=inputs))
+    assert "warning" not in again
+
+
+def test_samples_are_compared_within_prompts_and_rounds_are_one_response(tmp_path):
+    gen = generation(tmp_path, n=240, samples=4, said="zebra")
+    line = made(step(), tmp_path, spec(), inputs={"generations": [gen]}).table("comparisons").iloc[0]
+    assert line["test"] == "within-prompt permutation"
+    assert line["found"] >= 1
+    table = gen.table("generations")
+    table["round"] = table["sample"]
+    table["sample"] = 0
+    held = responses_of(table)
+    assert len(held) == 60
+    first = table.loc[table["example_id"] == held["example_id"].iloc[0], :].sort_values("row")
+    assert held["text"].iloc[0] == "\n".join(first["text"])
+
+
+def test_every_split_read_is_in_the_ledger(whole, tmp_path):
+    ledger = whole[2].meta["ledger"]
+    assert [line["why"] for line in ledger] == [
+        "tokens: presence by class, no token chosen beforehand",
+        "tokens: responses under patches against the same unpatched",
+    ]
+    inputs = whole[1]
+    fit = made(step(comparisons="classes", split="fit"), tmp_path, spec(), inputs=inputs)
+    assert fit.meta["ledger"] == []
+    n = (inputs["generations"][0].table("generations")["split"] == "fit").sum()
+    line = fit.table("comparisons").iloc[0]
+    assert line["n"] + line["against_n"] == n
+
+
+def test_the_same_bytes_again(whole, tmp_path):
+    folder, inputs, artifact = whole
+    again = made(step(dictionary=str(folder / "sae")), tmp_path, spec(), inputs=inputs)
+    assert data_files(again) == data_files(artifact)
+
+
+def test_features_are_chosen_by_d_on_fit(whole, tmp_path):
+    _, inputs, _ = whole
+
+    def change(lines):
+        return lines + [{**line, "name": "L2-7"} for line in lines if line["name"] == FEATURE]
+
+    gen = inputs["generations"][0]
+    writer = Writer(tmp_path, "features", "features")
+    sizes = [{"name": FEATURE, "fit_d": 0.2, "rank": 2}, {"name": "L2-7", "fit_d": -0.9, "rank": 1}]
+    writer.table("separations", pa.Table.from_pylist(sizes, schema=SEPARATIONS))
+    more = {"causal_features": [patched(tmp_path, gen, "zebra", change=change)],
+            "features": [writer.commit({"step": "features", "name": "features", "options": {}})]}  # fmt: skip
+    one = made(step(features=1), tmp_path, spec(), inputs=inputs | more).table("comparisons")
+    assert set(one.query("comparison == 'patches'")["name"]) == {"L2-7"}
+    both = made(step(), tmp_path / "both", spec(), inputs=inputs | more).table("comparisons")
+    assert set(both.query("comparison == 'patches'")["name"]) == {FEATURE, "L2-7"}
+
+
+def test_the_strongest_separations_are_read_where_nothing_was_patched(tmp_path):
+    gen = generation(tmp_path)
+    save_dictionary(dictionary(), tmp_path / "sae")
+    writer = Writer(tmp_path, "features", "features")
+    sizes = [{"name": f"L2-{i}", "fit_d": 0.1, "rank": i} for i in range(1, 9)] + [{"name": "L1-3", "rank": 1}]
+    writer.table("separations", pa.Table.from_pylist(sizes, schema=SEPARATIONS))
+    features = [writer.commit({"step": "features", "name": "features", "options": {}})]
+    inputs = {"generations": [gen], "features": features}
+    artifact = made(step(dictionary=str(tmp_path / "sae"), top=3), tmp_path, spec(), inputs=inputs)
+    assert set(artifact.table("logits")["name"]) == {f"L2-{i}" for i in range(1, 6)}
+    lens = artifact.table("lens").set_index("name")
+    assert lens.loc["L1-3", "note"] == "no dictionary at resid_post.1 is given"
+    section(artifact)
+
+
+def test_hostile_tokens_are_written_out(tmp_path):
+    gen = generation(tmp_path, n=120, said="\x1b[2J\u202e<b>")
+    artifact = made(step(), tmp_path, spec(), inputs={"generations": [gen]})
+    shown = artifact.table("tokens")["shown"]
+    assert "\\x1b" in set(shown)
+    assert not shown.str.contains("[\x00-\x1f\u202e ]", regex=True).any()
+    section(artifact)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def planning(weights: str = "", **kinds: Cost) -> Planning:
+    inputs = {"generations": Cost(rows=100, splits={"fit": 50, "tune": 10, "test": 40})} | kinds
+    return Planning(spec(), 0, inputs, {}, {"generations": weights} if weights else {})
+
+
+def test_what_cannot_work_is_refused_at_planning():
+    with pytest.raises(UserError, match="no step has patched"):
+        Tokens(comparisons="patches").check(planning())
+    with pytest.raises(UserError, match=r"tokens\.features without patches"):
+        Tokens(features=3).check(planning())
+    with pytest.raises(UserError, match="no rows in split 'tune'"):
+        Tokens(split="tune").check(planning(generations=Cost(rows=5, splits={"fit": 5})))
+    with pytest.raises(UserError, match="another model than the one that answered"):
+        Tokens().check(planning(weights="another"))
+    with pytest.raises(UserError, match="two different names"):
+        Tokens(classes=("safe", "safe"))
+    Tokens().check(planning(causal_features=Cost(rows=360)))
+    cost = Tokens().cost(planning(causal_features=Cost(rows=360)))
+    assert cost.rows == 460
+    assert cost.forward_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda lines: [r for r in lines if r["condition"] != "safe_baseline"], "30 of 30 responses .* no baseline"),
+        (lambda lines: [r for r in lines if r["name"]], "the responses have no baseline"),
+        (lambda lines: [*lines, lines[0]], "a baseline trial stands twice"),
+        (lambda lines: [*lines, lines[1]], f"the feature {FEATURE} under .* has a trial twice"),
+    ],
+)
+def test_responses_that_do_not_join_are_refused(tmp_path, change, why):
+    gen = generation(tmp_path, n=240)
+    inputs = {"generations": [gen], "causal_features": [patched(tmp_path, gen, change=change)]}
+    with pytest.raises(UserError, match=why):
+        made(step(), tmp_path, spec(), inputs=inputs)
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_a_dictionary_of_another_model_is_refused(whole, tmp_path):
+    save_dictionary(dictionary(d=16), tmp_path / "sae")
+    with pytest.raises(UserError, match=r"is 16 wide.*32, the width of"):
+        made(step(dictionary=str(tmp_path / "sae")), tmp_path, spec(), inputs=whole[1])
+
+
+def test_another_family_of_models(tmp_path):
+    """LayerNorm: the lens is centred."""
+    gen = generation(tmp_path, n=240)
+    save_dictionary(dictionary(), tmp_path / "sae")
+    inputs = {"generations": [gen], "causal_features": [patched(tmp_path, gen, "zebra")]}
+    other = ModelSpec(str(tiny_folder("gpt2")), device="cpu")
+    artifact = made(step(dictionary=str(tmp_path / "sae")), tmp_path, other, inputs=inputs)
+    model, logits = tiny_model("gpt2"), artifact.table("logits")
+    row = dictionary().decoder[PLANTED]
+    effects = token_effects(row, model.unembed.numpy(), model.norm("ln_final").gain.numpy(), True)
+    assert logits["effect"].to_numpy() == pytest.approx(effects[logits["token_id"]], abs=1e-6)

@@ -79,31 +79,39 @@ def patch_comparisons(
         for key, rows in part.groupby(["name", "matches", "condition"], sort=False, dropna=False):
             name, matches, condition = ("" if pd.isna(k) else str(k) for k in key)  # pyright: ignore
             who = f"the {kind} {name} under {condition}"
-            if rows.duplicated(PAIR).any():
+            keys = _keys(rows)
+            if len(set(keys)) < len(keys):
                 raise UserError(f"{who} has a trial twice", "one response a prompt, row and trial")
-            pairs = rows.merge(told, on=PAIR, how="left", indicator=True)
-            lost = int((pairs["_merge"] == "left_only").sum())
+            lost = sum(key not in told for key in keys)
             if lost:
                 raise UserError(
-                    f"{lost} of {len(pairs)} responses of {who} have no baseline", "the same prompt, row and trial "
+                    f"{lost} of {len(keys)} responses of {who} have no baseline", "the same prompt, row and trial "
                     "unpatched, with name ''", "run patch_features again",
                 )  # fmt: skip
-            texts, before = (pairs[c].fillna("").astype(str) for c in ("text", "text_before"))
-            samples = paired(corpus.of(texts), corpus.of(before), pairs["group"].to_numpy().astype(str))
+            before = [told[key] for key in keys]
+            samples = paired(
+                corpus.of(texts_of([rows])), corpus.of(text for text, _ in before), rows["group"].to_numpy().astype(str)
+            )
             out.append(Comparison(
-                family, condition, str(pairs["condition_before"].iloc[0]), samples, name, matches,
-                thin or _unparsed(rows, condition), options_words, _rises(rows),
+                family, condition, before[0][1], samples, name, matches, thin or _unparsed(rows, condition),
+                options_words, _rises(rows),
             ))  # fmt: skip
     return out
 
 
-def _baseline(base: pd.DataFrame) -> pd.DataFrame:
+def _keys(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """What a patched response shares with its baseline: prompt's class, row, trial."""
+    return list(zip(*(rows[c].tolist() for c in PAIR), strict=True))
+
+
+def _baseline(base: pd.DataFrame) -> dict[tuple[Any, ...], tuple[str, str]]:
+    """(text, condition) of each unpatched trial."""
     if not len(base):
         raise UserError("the responses have no baseline", "rows with name '': the prompts unpatched")
-    if base.duplicated(PAIR).any():
+    keys = _keys(base)
+    if len(set(keys)) < len(keys):
         raise UserError("a baseline trial stands twice", "one response a prompt, row and trial")
-    told = base.loc[:, [*PAIR, "text", "condition"]]
-    return told.rename(columns={"text": "text_before", "condition": "condition_before"})
+    return dict(zip(keys, zip(texts_of([base]), base["condition"].astype(str), strict=True), strict=True))
 
 
 def _thin(base: pd.DataFrame, classes: tuple[str, str]) -> str:

@@ -233,9 +233,9 @@ def sizes(samples: Samples, columns: np.ndarray, prior: float = 0.1, draws: int 
             made, _ = log_odds(
                 w1 @ occurs, (w1 @ length)[:, None], w2 @ occurs, (w2 @ length)[:, None], total * share, total
             )
-        made[~np.isfinite(made).all(axis=1)] = np.nan
-        if np.isfinite(made[:, 0]).sum() >= draws / 2:
-            low, high = np.nanquantile(made, (0.025, 0.975), axis=0)
+        good = made[np.isfinite(made).all(axis=1)]
+        if len(good) >= draws / 2:
+            low, high = np.quantile(good, (0.025, 0.975), axis=0)
     return Sizes(present[side].sum(axis=0), present[~side].sum(axis=0), d, low, high, z)
 
 
