@@ -39,6 +39,8 @@ BY_SITE = pa.schema(
 labels, luck_high its 95th percentile, p how often luck reaches it. fit_mean: mean |d| of the kept on fit; mean with ci:
 their mean d on test in the direction seen on fit (0 where there is nothing); excluding: kept latents whose interval on
 test lies beyond 0 in that direction."""
+MEASURED = ("d", "ci_low", "ci_high", "separation", "separation_low", "separation_high")
+"""Columns of `separations` that test gives."""
 SHUFFLES = 19
 """Shuffled labels behind `luck` at most."""
 COLUMNS = 4096
@@ -116,6 +118,8 @@ def held_out(a: np.ndarray, y: np.ndarray, groups: np.ndarray, draws: int, seed:
 
 def between(draws: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Percentile interval along the last axis; NaN where under half of the draws are defined."""
+    if not draws.size:
+        return np.zeros(draws.shape[:-1]), np.zeros(draws.shape[:-1])
     good = np.isfinite(draws)
     enough = good.mean(axis=-1) > 0.5
     filled = np.where(enough[..., None], np.where(good, draws, np.nan), 0.0)
@@ -196,35 +200,40 @@ class Separations:
             links: by site, what `page` makes the address of a latent's page from.
         """
         test, note = self.split == "test", self.thin()
-        fit_y, y = self.y[self.split == "fit"], self.y[test]
-        a = np.stack(self.columns, axis=1)[test] if self.columns else np.zeros((int(test.sum()), 0))
-        d, apart = held_out(a, y, self.groups[test], self.draws, [self.seed, 7207])
-        frame = pd.DataFrame(self.chosen, columns=[c for c in SEPARATIONS.names if not c.startswith("ci_")])
-        for prefix, values, column in (("ci", d, "d"), ("separation", apart, "separation")):
-            low, high = (np.full(len(frame), np.nan),) * 2 if note or not len(frame) else between(values[:, 1:])
-            frame[column], frame[f"{prefix}_low"], frame[f"{prefix}_high"] = values[:, 0], low, high
+        fit_y, y, start = self.y[self.split == "fit"], self.y[test], 0
+        measured: list[np.ndarray] = []
+        sites = []
+        for line in self.sites:  # one after the other: draws of all latents of all sites would be much
+            part = self.chosen[start : start + line["kept"]]
+            a = [c[test] for c in self.columns[start : start + line["kept"]]]
+            values, more = self._site(part, np.stack(a, axis=1) if a else np.zeros((len(y), 0)), y, note)
+            measured.append(values)
+            sites.append(line | more)
+            start += line["kept"]
+        frame = pd.DataFrame(self.chosen, columns=SEPARATIONS.names)
+        frame[list(MEASURED)] = np.concatenate(measured) if measured else np.zeros((0, len(MEASURED)))
         frame = frame.assign(
             first=self.names[0], second=self.names[1], position=self.position, note=note,
             n_first=_rows(fit_y), n_second=_rows(1 - fit_y), test_first=_rows(y), test_second=_rows(1 - y),
             dictionary=[dictionaries[s] for s in frame["site"]],
             link=[page(links[s], int(f)) for s, f in zip(frame["site"], frame["feature"], strict=True)],
         )  # fmt: skip
-        return frame.reindex(columns=SEPARATIONS.names), self._by_site(frame, d, note)
+        return frame, pd.DataFrame(sites, columns=BY_SITE.names)
 
-    def _by_site(self, frame: pd.DataFrame, d: np.ndarray, note: str) -> pd.DataFrame:
-        out = []
-        for line in self.sites:
-            mine = np.flatnonzero((frame["site"] == line["site"]).to_numpy())
-            way = np.sign(frame["fit_d"].to_numpy(dtype=np.float64)[mine])
-            along = (way[:, None] * d[mine]).mean(axis=0) if len(mine) else np.full(d.shape[1], np.nan)
-            low, high = (np.nan, np.nan) if note or not len(mine) else between(along[1:])
-            beyond = np.where(way > 0, frame["ci_low"].to_numpy()[mine] > 0, frame["ci_high"].to_numpy()[mine] < 0)
-            out.append(line | {
-                "fit_mean": float(frame["fit_d"].abs().to_numpy()[mine].mean()) if len(mine) else np.nan,
-                "mean": along[0], "ci_low": float(low), "ci_high": float(high), "excluding": int(beyond.sum()),
-                "note": note,
-            })  # fmt: skip
-        return pd.DataFrame(out, columns=BY_SITE.names)
+    def _site(
+        self, chosen: list[dict[str, Any]], a: np.ndarray, y: np.ndarray, note: str
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Of one site's kept latents, test activations `[n, kept]`: MEASURED `[kept, 6]`, and their means."""
+        d, apart = held_out(a, y, self.groups[self.split == "test"], self.draws, [self.seed, 7207])
+        fit_d = np.array([c["fit_d"] for c in chosen])
+        along = (np.sign(fit_d)[:, None] * d).mean(axis=0) if len(a.T) else np.full(1 + self.draws, np.nan)
+        ends = [(np.full(np.shape(v)[:-1], np.nan),) * 2 if note else between(v[..., 1:]) for v in (d, apart, along)]
+        (d_low, d_high), (low, high), (mean_low, mean_high) = ends
+        beyond = np.where(fit_d > 0, d_low > 0, d_high < 0)
+        means = {"fit_mean": float(np.abs(fit_d).mean()) if len(fit_d) else np.nan, "mean": float(along[0]),
+                 "ci_low": float(mean_low), "ci_high": float(mean_high), "excluding": int(beyond.sum()),
+                 "note": note}  # fmt: skip
+        return np.column_stack([d[:, 0], d_low, d_high, apart[:, 0], low, high]), means
 
 
 def _rows(weights: np.ndarray) -> int:

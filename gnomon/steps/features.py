@@ -58,7 +58,7 @@ class Features(Step):
     """The statistic of the search."""
     top: int = Field(default=3, ge=1, le=50)
     """How many latents of each way are selected and looked at on test."""
-    per_layer: int = Field(default=50, ge=1, le=5000)
+    per_layer: int = Field(default=50, ge=1, le=2000)
     """How many latents of each site table `separations` holds: those of largest |Cohen's d| on fit."""
     classes: Classes = None
     """Names of the two classes of labels, of true and of false (`[safe, risky]`); the task's own unless given."""
