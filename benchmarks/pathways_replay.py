@@ -8,9 +8,8 @@ beside ours by the patch. Rows without a goal: patches at the last 16 tokens, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ import torch
 from benchmarks import setting
 from benchmarks.prompts import prompts
 from benchmarks.timing import Row, Times, interleave, main
+from gnomon.machine import peak_memory, reset_peak
 from gnomon.models.sweep import SitePatch, Sweep
 from gnomon.types import Site
 
@@ -25,7 +25,7 @@ TOKENS = 96
 LOW, HIGH = Site("resid_post", 9), Site("resid_post", 15)
 PATCHES, MANY, LONG = 64, 640, 16
 ALONE, COPIES = 4, 32
-ROWS, CONTROLS, PATHWAYS, FEATURES = 8, 10, 25, 1550
+ROWS, CONTROLS, PATHWAYS, FEATURES = 8, 5, 25, 1550
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ def replay_part(runs: int) -> Iterator[Row]:
 
     few, many, long = made(PATCHES, 1), made(MANY, 1), made(PATCHES, LONG)
     Sweep(model, tokens, [LOW, HIGH]).run(few)
-    memory = _peak_of(lambda: Sweep(model, tokens, [LOW, HIGH]).run(many))
+    reset_peak()
+    Sweep(model, tokens, [LOW, HIGH]).run(many)
+    memory = peak_memory()["peak_memory_bytes"]
 
     def swept(some: list[SitePatch]) -> list[torch.Tensor]:
         return [one[HIGH] for one in Sweep(model, tokens, [LOW, HIGH]).run(some)]
@@ -98,7 +100,7 @@ def replay_part(runs: int) -> Iterator[Row]:
     seconds = _seconds(times["many"], 1000)
     whole = _seconds(times["many"], FEATURES) * ROWS * (1 + CONTROLS)
     yield Row(f"replay: 1,000 features x {PATHWAYS} pathways in a text each", None, None, "<=", runs, seconds, None,
-              "cpu s", f"{1e-6 * memory:.0f} MB beyond the model for {MANY} patches at once; {FEATURES:,d} "
+              "cpu s", f"the process takes {1e-6 * memory:.0f} MB, the model included; {FEATURES:,d} "
               f"features x {PATHWAYS} pathways x {ROWS} rows with {CONTROLS} random latents each: "
               f"{whole / 3600:.1f} h of one core")  # fmt: skip
 
@@ -106,23 +108,6 @@ def replay_part(runs: int) -> Iterator[Row]:
 def _seconds(many: Times, features: int) -> float:
     """Processor time of `features` targets with PATHWAYS patches each in one text."""
     return many.least / MANY * features * PATHWAYS
-
-
-def _peak_of(job: Callable[[], Any]) -> float:
-    """Most bytes of memory that a job took beyond what was in use before; NaN where the system does not tell."""
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    try:
-        reset.write_text("5")  # the count of the peak begins anew
-        before = _held(status, "VmRSS")
-        job()
-        return float(_held(status, "VmHWM") - before)
-    except OSError:
-        return float("nan")
-
-
-def _held(status: Path, name: str) -> int:
-    line = next(line for line in status.read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) * 1024
 
 
 def _apart(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> float:

@@ -60,7 +60,7 @@ class Replay(Step):
     positions: Literal["all", "last"] | None = None
     """Where a source is set: at every token where it is active, or only where the target is read; unless given as the
     pathways were found."""
-    controls: int = Field(default=10, ge=0)
+    controls: int = Field(default=5, ge=0)
     """Random latents, active as often and as strongly, that stand for each source (0: no p, and nothing validated)."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """False discovery rate of the validated pathways."""
