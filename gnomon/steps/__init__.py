@@ -2,6 +2,7 @@
 
 STEPS: dict[str, str] = {
     "generate": "gnomon.steps.generate:Generate",
+    "risk": "gnomon.steps.risk:Risk",
     "capture": "gnomon.steps.capture:Capture",
     "audit": "gnomon.steps.audit:Audit",
     "near_misses": "gnomon.steps.near_misses:NearMisses",
