@@ -208,7 +208,8 @@ def tokens(made: Made) -> dict[str, list[dict[str, Any]]]:
                 "p": 0.0001 if causal else 0.9, "q": 0.002 if causal else 0.95, "test": "permutation", "found": causal,
                 "note": "",
             })  # fmt: skip
-        found.append(found[-1] | {"comparison": "controls", "name": latent_name(feature["site"], 900), "found": False,
+        found.append(found[-1] | {"comparison": "controls", "name": latent_name(feature["site"], 900),
+                                  "found": feature["feature"] == 10,
                                   "matches": feature["name"]})  # fmt: skip
         for side, sign in (("raised", 1.0), ("lowered", -1.0)):
             logits += [

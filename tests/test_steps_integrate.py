@@ -113,6 +113,8 @@ def test_the_section_resolves_and_states_controls(done):
     assert "random latents by .020" in said
     assert "4 of 50 replayed pathways are validated" in said
     assert ".950 [.900, .980]; over random latents at .880 [.830, .910]" in said
+    assert "30 of 75 tokens tested" in sentences(done, "text")
+    assert done.table("facts").set_index("name").loc["tokens", "control"] == 3 * 15 / 3  # as many of random latents
     assert done.meta["ledger"][0]["split"] == "test"
 
 

@@ -174,7 +174,8 @@ def _tokens(folder: Folder, tokens: Artifact | None) -> None:
         folder.leave_out(TOKENS, "step tokens")
         return
     rows = tokens.table("tokens")
-    rows = rows.loc[np.asarray(rows["found"].fillna(False), dtype=bool)]
+    own = np.asarray(rows["comparison"] != "controls")  # what random latents find is no association
+    rows = rows.loc[own & np.asarray(rows["found"].fillna(False), dtype=bool)]
     rest = [c for c in ("comparison", "condition", "against", "n", "against_n", "rate", "against_rate", "ci_low",
                         "ci_high", "z", "q", "test", "note") if c in rows]  # fmt: skip
     found = [

@@ -59,12 +59,13 @@ def integrate_blocks(artifact: Artifact, shown: int) -> list[Block]:
             {"edges": fact("edges", "d"), "targets": fact("targets", "d")}, kind,
         ))  # fmt: skip
     if "tokens" in has:
-        blocks.append(Text(
-            "{found} of {tests} tokens tested shift with a patch, under {features} features; as many patches of random "
-            "latents would give {control}.",
-            {"found": fact("tokens", "d"), "tests": fact("token tests", "d"),
-             "features": fact("features with tokens", "d"), "control": fact("tokens", ".1f", column="control")}, "text",
-        ))  # fmt: skip
+        text = "{found} of {tests} tokens tested shift with a patch, under {features} features"
+        refs = {"found": fact("tokens", "d"), "tests": fact("token tests", "d"),
+                "features": fact("features with tokens", "d")}  # fmt: skip
+        if known.loc["tokens", "control"] == known.loc["tokens", "control"]:
+            text += "; as many patches of random latents would give {control}"
+            refs["control"] = fact("tokens", ".2g", column="control")
+        blocks.append(Text(text + ".", refs))
     blocks.append(Page(
         "graph.html", "The graph of features", "graph.svg",
         "Rows are sites, low layers at the bottom; across, by Cohen's d. A ring marks a causal feature. Solid lines "

@@ -37,7 +37,7 @@ class Integrate(Step):
     name: ClassVar[str] = "integrate"
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ("generations", "features")
-    optional: ClassVar[tuple[str, ...]] = ("causal_features", "pathways", "replay", "tokens", "risk")
+    optional: ClassVar[tuple[str, ...]] = ("causal_features", "pathways", "replay", "tokens")
     writes: ClassVar[tuple[str, ...]] = ("integrated",)
     uses_model: ClassVar[bool] = False
 
