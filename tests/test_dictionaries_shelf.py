@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from gnomon.dictionaries.base import canonical
 from gnomon.dictionaries.shelf import Shelf, dictionary_bytes, estimate
 from gnomon.errors import UserError
+from tests.tiny import tiny_model, tiny_prompts
 
 D, N = 8, 24
 ONE = dictionary_bytes(D, N)
@@ -94,3 +96,76 @@ def test_an_8b_model_with_31_dictionaries_stays_under_28_gb():
     found.require(int(28e9))
     with pytest.raises(UserError, match="dictionaries"):
         whole.require(int(28e9))
+
+
+class Live:
+    """Most bytes of tensors that were alive at once, of all that operations made (views counted once)."""
+
+    def __init__(self) -> None:
+        from torch.utils._python_dispatch import TorchDispatchMode
+        from torch.utils._pytree import tree_leaves
+
+        outer, self.now, self.peak, self.here = self, 0, 0, {}
+
+        class Watch(TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                out = func(*args, **(kwargs or {}))
+                for leaf in tree_leaves(out):
+                    if hasattr(leaf, "untyped_storage"):
+                        outer.saw(leaf.untyped_storage())
+                return out
+
+        self.mode = Watch()
+
+    def saw(self, storage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.here:
+            self.here[key] = size
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.gone, key)
+
+    def gone(self, key) -> None:
+        self.now -= self.here.pop(key, 0)
+
+
+def traced_bytes(budget: int | None) -> tuple[int, int]:
+    """(measured peak of tensors, estimate without the model) of tracing two targets through four dictionaries."""
+    from gnomon.latents import Latent
+    from gnomon.paths.trace import Goal, Tracer
+    from gnomon.types import Site
+
+    model, n = tiny_model("llama", "float64"), 3000
+    texts = {i: tuple(t) for i, t in enumerate(tiny_prompts(model, 4))}
+
+    @dataclass
+    class Made:
+        site: str
+
+        def load(self):
+            rng = np.random.default_rng(len(self.site))
+            w = rng.standard_normal((n, model.d_model)).astype(np.float32)
+            return canonical(self.site, w.T, np.zeros(n), w, np.zeros(model.d_model), activation="topk", k=8)
+
+    shelf = Shelf([Made(f"resid_post.{i}") for i in range(4)], budget, 8)
+    high = Site("resid_post", 3)
+    z = shelf[high].encode(model.forward([texts[0]], read=[high]).acts[high][0, -1])
+    goals = [Goal(Latent(high, int(i)), tuple(texts)) for i in z.topk(2).indices]
+    shelf.clear()
+    live = Live()
+    with live.mode:
+        Tracer(model, shelf, ("total", "mediated", "dark")).trace(goals, texts)
+    facts = {"parameters": 0, "n_layers": 4, "d_model": model.d_model, "d_mlp": model.d_mlp}
+    tokens = 4 * max(map(len, texts.values()))
+    said = estimate(facts, [(model.d_model, n)] * 4, budget, dtype="float64", tokens=tokens, active=8, chunk=2)
+    return live.peak, said.total
+
+
+def test_a_tight_shelf_takes_what_the_estimate_says():
+    one = dictionary_bytes(32, 3000, 8)
+    wide, wide_said = traced_bytes(None)
+    tight, said = traced_bytes(int(1.5 * one))
+    assert wide > 4 * one, "all dictionaries are there at once"
+    assert tight < wide - 2.5 * one, "a tight budget saves what it does not hold"
+    for measured, estimated in ((wide, wide_said), (tight, said)):
+        assert 0.3 * estimated < measured < 1.3 * estimated
