@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,7 @@ def test_scored_behind_a_prefix_it_equals_a_plain_forward_with_the_patch(family)
 
 def test_what_is_no_latent_or_no_value_is_refused():
     site = Site.parse("resid_post.1")
-    for bad in ({"vector": np.zeros(3)}, {"value": float("nan")}, {"most": 0.0}):
+    bad: list[dict[str, Any]] = [{"vector": np.zeros(3)}, {"value": float("nan")}, {"most": 0.0}]
+    for options in bad:
         with pytest.raises(UserError):
-            SetLatent(site, **({"vector": np.ones(3)} | bad))
+            SetLatent(site, **{"vector": np.ones(3), **options})

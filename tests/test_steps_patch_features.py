@@ -93,10 +93,9 @@ def test_baselines_stand_once_and_every_condition_has_the_same_trials(patched):
     assert set(clean["name"]) == {""}
     for prompt in ("safe", "risky"):
         trials = dict(pick(clean, prompt=prompt)[["trial", "row"]].itertuples(index=False))
-        for (_, kind, _, _), part in pick(responses, prompt=prompt, kind=["feature", "control"]).groupby(
-            ["name", "kind", "matches", "patch"]
-        ):
-            assert len(part) == (30 if kind == "feature" else 10)
+        runs = pick(responses, prompt=prompt, kind=["feature", "control"])
+        for _, part in runs.groupby(["name", "kind", "matches", "patch"]):
+            assert len(part) == (30 if first(part)["kind"] == "feature" else 10)
             assert all(trials[t] == r for t, r in part[["trial", "row"]].itertuples(index=False))
     rows = responses["row"].unique()
     assert len(set(responses["group"])) == len(rows)  # one a group
@@ -108,9 +107,9 @@ def test_random_latents_are_none_of_the_features_and_are_moved_as_far(patched):
     assert effects.columns.tolist() == EFFECTS.names
     random = pick(effects, kind="control")
     assert not set(random["name"]) & set(NAMES)
-    assert (random.groupby("matches")["name"].nunique() == 20).all()
+    assert random.groupby("matches")["name"].nunique().tolist() == [20, 20, 20]
     assert set(random["set_to"]) == {6.0, 0.0}
-    assert random["p"].isna().all()
+    assert np.isnan(random["p"].to_numpy()).all()
 
 
 def test_the_section_resolves_and_says_what_was_found(patched):
@@ -121,33 +120,35 @@ def test_the_section_resolves_and_says_what_was_found(patched):
     assert "of 60 reach the bound themselves" in said["control"]
 
 
-def test_a_killed_step_resumes_to_the_same_bytes(given, patched, tmp_path, monkeypatch):
+def test_a_killed_step_resumes_to_the_same_bytes(given, tmp_path, monkeypatch):
     shards, real = [], Chooser.__call__
+    step = PatchFeatures(trials=4, controls=2, batch_size=4, features=(NAMES[0], NAMES[1]), **FAST)
+    whole = data_files(made(step, tmp_path / "whole", spec(), inputs=given))
 
     def stops(self, shard):
-        if len(shards) == 7:
+        if len(shards) == 3:
             raise KeyboardInterrupt
         shards.append(shard[0])
         real(self, shard)
 
     monkeypatch.setattr(Chooser, "__call__", stops)
-    step = PatchFeatures(**FAST)
     with pytest.raises(KeyboardInterrupt):
         made(step, tmp_path, spec(), inputs=given)
     monkeypatch.setattr(Chooser, "__call__", lambda self, shard: (shards.append(shard[0]), real(self, shard))[1])
-    assert data_files(made(step, tmp_path, spec(), inputs=given)) == data_files(patched)
-    assert len(shards) == len(set(shards)) > 7
+    assert data_files(made(step, tmp_path, spec(), inputs=given)) == whole
+    assert len(shards) == len(set(shards)) > 3
 
 
 def test_too_few_prompts_of_a_class_are_no_ground_for_a_verdict(given, tmp_path):
-    few = made(PatchFeatures(trials=12, controls=5, **FAST), tmp_path, spec(), inputs=given)
-    assert not few.table("causal")["is_causal"].any()
-    assert few.table("causal")["verdict"].str.startswith(NONE).all()
-    assert sentences(few)[0][1].startswith("No conclusion: 12 safe rows in the trials; 20 are needed")
+    few = made(PatchFeatures(trials=4, controls=2, **FAST), tmp_path, spec(), inputs=given)
+    causal = few.table("causal")
+    assert causal["is_causal"].tolist() == [False] * 3
+    assert all(verdict.startswith(NONE) for verdict in causal["verdict"])
+    assert sentences(few)[0][1].startswith("No conclusion: 4 safe rows in the trials; 20 are needed")
 
 
 def test_without_random_latents_nothing_is_called_causal(given, tmp_path):
-    alone = made(PatchFeatures(features=NAMES[0], controls=0, **FAST), tmp_path, spec(), inputs=given)
+    alone = made(PatchFeatures(features=(NAMES[0],), controls=0, **FAST), tmp_path, spec(), inputs=given)
     assert alone.table("causal")["verdict"].tolist() == [UNTRIED]
     assert check(PatchFeatures().summary(alone), alone) == []
 
@@ -159,10 +160,10 @@ def test_at_all_tokens_and_written_beside_the_choice(given, tmp_path):
     words = {str(c) for c in given["generations"][0].table("generations")["choices"].iloc[0]}
     assert set(pick(responses, kind="control")["text"]) <= words
     assert not set(pick(responses, kind=["baseline", "feature"])["text"]) <= words
-    assert pick(out.table("effects"), kind="feature", patch="safe")["change"].min() > 1
+    assert min(pick(out.table("effects"), kind="feature", patch="safe")["change"].tolist()) > 1
     examples = out.table("examples")
     assert len(examples) == 24
-    assert (examples["text"] != examples["before"]).any()
+    assert examples["text"].tolist() != examples["before"].tolist()
 
 
 # ---------------------------------------------------------------- what the model writes
@@ -173,13 +174,13 @@ def test_what_the_model_writes_is_graded_and_paired_by_noise(tmp_path):
     given = study_of.inputs(tmp_path / "in", "generate", SAYS)
     table = study_of.separations(latents=(VOICE,)).assign(first_mean=60.0)
     given["features"] = [study_of.features(tmp_path / "strong", table)]
-    step = PatchFeatures(trials=20, temperature=0.3, max_new_tokens=1, **FAST)
+    step = PatchFeatures(trials=20, temperature=0.3, max_new_tokens=1, control_trials=5, **FAST)
     out = made(step, tmp_path, spec(), inputs=given)
     line = first(out.table("causal"))
     assert (line["measure"], line["is_causal"], line["way"]) == ("rate", True, "toward")
     assert line["change"] > 0.8
     responses = out.table("responses")
-    assert responses["margin"].isna().all()
+    assert np.isnan(responses["margin"].to_numpy(dtype=np.float64)).all()
     clean = pick(responses, kind="baseline").set_index("row")["text"]
     again = pick(responses, kind="feature", patch="risky").set_index("row")["text"]
     assert (clean == again.loc[clean.index]).mean() > 0.5  # set to 0, where it mostly is: the same noise, the same text
@@ -247,7 +248,7 @@ def plan(task: Any, features: dict[str, Any] | None = None, weights: str = "", *
 
 def test_plans_that_cannot_work_are_refused():
     choices, written = {"capitals_choice": {}}, SAYS
-    for match, task, options, features, more in (
+    cases: list[tuple[str, Any, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
         ("names like L9-123", choices, {"features": ()}, {}, {}),
         ("L9 123", choices, {"features": ("L9 123",)}, {}, {}),
         ("split 'test'", choices, {}, {}, {"fit": 60}),
@@ -257,7 +258,8 @@ def test_plans_that_cannot_work_are_refused():
         ("write: 5", written, {"write": 5}, {}, {}),
         ("max_new_tokens", choices, {"max_new_tokens": 5}, {}, {}),
         ("another model", choices, {}, {}, {"weights": "other"}),
-    ):
+    ]
+    for match, task, options, features, more in cases:
         with pytest.raises(UserError, match=match):
             PatchFeatures(**options).check(plan(task, features, **more))
     PatchFeatures().check(plan(choices))
