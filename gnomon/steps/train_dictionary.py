@@ -24,6 +24,8 @@ from gnomon.writer import Writer
 
 ORDER = ("all", "response", "last", "last_prompt", "answer")
 """Positions in the order in which one is taken: the more tokens the better."""
+NEUTRAL = 2200
+"""Tokens of the neutral paragraphs, about."""
 
 
 class TrainDictionary(Step):
@@ -117,8 +119,9 @@ class TrainDictionary(Step):
     def cost(self, plan: Planning) -> Cost:
         facts, source = plan.model.facts(), plan.inputs.get("generations", Cost())
         d, captured = int(facts["d_model"]), plan.inputs.get("activations", Cost()).sites
-        count = len(self.sites) if self.sites is not None else max(1, len(captured))
-        text = self.tokens if self.text else 0
+        pairs = [tuple(s.split("@")) for s in captured]
+        count = len(self.candidates(pairs, int(facts["n_layers"]))[0]) if pairs else len(self.sites or ("one",))
+        text = min(self.tokens, NEUTRAL) if self.text == "neutral" else self.tokens if self.text else 0
         length = (source.prompt_tokens + source.new_tokens) / source.rows if source.rows else 100
         weights = 4 * (2 * self.latents * d + self.latents + d)
         return Cost(
