@@ -7,10 +7,10 @@ Every latent of every dictionary is searched on fit, by separation, Welch's t or
 as the null; general language is set aside by its rate on text of no particular task. The few that lead each way
 (predicts correct, predicts incorrect) get their threshold on tune and are looked at on test, once, beside the probe of
 the same activations, random latents that are active as often, always answering one class, and the cheap explanations.
-Under 500 groups the headline is nested cross-validation with the search inside each fold. Beside that,
-table `separations` holds each site's `per_layer` latents by |Cohen's d| on fit, with class means, and d on test. The
-mathematics and its sources are in `gnomon/methods/feature_*.py` and `separations.py`. Cost: one encoding of every row a site, and the shuffles: for 1,000 rows
-and 16,384 latents about as much again.
+Under 500 groups the headline is nested cross-validation with the search inside each fold. Beside that, table
+`separations` holds each site's `per_layer` latents by |Cohen's d| on fit, with class means, and d on test. The
+mathematics and its sources are in `gnomon/methods/feature_*.py` and `separations.py`. Cost: one encoding of every row a
+site, and the shuffles: for 1,000 rows and 16,384 latents about as much again.
 
 Reference: separation of SAE latents on code, arXiv 2510.02917, where a latent with F1 .821 for "incorrect" stands
 beside .824 for always answering "incorrect". So both are printed.
