@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +194,14 @@ def test_a_reply_without_a_decision_ends_a_game_unlabelled(tmp_path: Path):
     assert "0% of the answers could be parsed" in facts["shortfall"]
 
 
+@cache
+def pairs(n: int) -> list[Example]:
+    return RiskyChoice(sure="always").examples(n)
+
+
 def choices(n: int, chooses: Callable[[Example, np.random.Generator], bool]) -> pd.DataFrame:
-    task, rng = RiskyChoice(), np.random.default_rng(0)
-    examples = task.examples(n)
+    task, rng = RiskyChoice(sure="always"), np.random.default_rng(0)
+    examples = pairs(n)
     blank = rows(Planted(n=1, layers=0))[0].iloc[0].to_dict()
     return pd.DataFrame([
         blank | {

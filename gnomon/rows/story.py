@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from gnomon.blocks import Block, Figure, Ref, Table, Text, Tokens
-from gnomon.methods.two_classes import DEFAULT
+from gnomon.methods.two_classes import DEFAULT, class_names
 from gnomon.rows.counts import LABELS
 from gnomon.rows.letter_bias import letter_blocks
 from gnomon.rows.prepare import Prepared
@@ -79,9 +79,14 @@ def blocks(artifact: Artifact) -> list[Block]:
     out += [_counts(counts), *_difficulty(artifact), *_temperatures(artifact)]
     if totals.get("skipped"):
         out.append(Table("skipped", "Records left out", ("reason", "n"), labels={"n": "records"}))
+    names = class_names(None, artifact)
+    shown = dict(SHOWN)
+    if names != DEFAULT:
+        out.append(Text(f"In the tables, correct stands for {names[0]} and incorrect for {names[1]}.", kind="method"))
+        shown |= {"correct": f"Answers that are {names[0]}", "incorrect": f"Answers that are {names[1]}"}
     out += [
         Tokens("transcripts", title, where={"label": LABELS[name]}, extra=("reason",))
-        for name, title in SHOWN.items()
+        for name, title in shown.items()
         if everything.loc[name, "n"] > 0
     ]
     out.append(Table("settings", "How the model was asked", ("setting", "value"), limit=40))
@@ -99,7 +104,10 @@ def _headline(artifact: Artifact, totals: dict[str, float]) -> Text:
         "majority": _total("majority", ".1%"),
     }
     joined = ", ".join(artifact.options.get("append") or ())
+    names = class_names(None, artifact)
     asked = f"{_name(task)}questions" + (f" (with those of {joined})" if joined else "")
+    if names != DEFAULT:
+        return _of_classes(model, asked, names, refs)
     if totals["answers"] == totals["questions"]:
         text = f"{model} answers {{acc}} (95% interval) of the {{n}} {asked} right; "
     else:
@@ -112,6 +120,17 @@ def _headline(artifact: Artifact, totals: dict[str, float]) -> Text:
         text += ", guessing among the choices {guessing}"
         refs["guessing"] = _total("guessing", ".1%")
     return Text(text + ".", refs, "headline")
+
+
+def _of_classes(model: str, asked: str, names: tuple[str, str], refs: dict[str, Ref]) -> Text:
+    """The headline where label true is no right answer but one of two classes: no guessing to beat."""
+    refs = {name: refs[name] for name in ("acc", "unparsed", "n")}
+    refs["second"] = Ref("counts", {"split": "all", "label": "incorrect"}, "share", ".1%", ci=True)
+    refs["answers"] = _total("answers")
+    return Text(
+        f"{model}: {{acc}} (95% interval) of {{answers}} answers to the {{n}} {asked} are {names[0]}, {{second}} "
+        f"{names[1]}; {{unparsed}} hold neither.", refs, "headline",
+    )  # fmt: skip
 
 
 def _name(task: str) -> str:
