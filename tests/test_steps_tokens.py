@@ -238,8 +238,11 @@ def test_options_words_are_flagged_unless_something_was_written(tmp_path):
     assert any("options of the questions, chosen and not written" in t for t in warned)
     assert any("chose among options and wrote nothing" in t for t in warned)
     inputs["causal_features"] = [patched(tmp_path / "other", gen, write=8)]
-    again = section(made(step(comparisons="patches"), tmp_path / "other", spec(), inputs=inputs))
+    written = made(step(comparisons="patches"), tmp_path / "other", spec(), inputs=inputs)
+    again = section(written)
     assert "warning" not in again
+    assert set(written.table("comparisons")["comparison"]) == {"patches"}  # random latents wrote nothing beside
+    assert "Of random latents there are no responses to compare." in again["headline"][0]
 
 
 def test_samples_are_compared_within_prompts_and_rounds_are_one_response(tmp_path):

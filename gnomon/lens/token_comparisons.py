@@ -64,14 +64,16 @@ def feature_names(responses: pd.DataFrame, separations: pd.DataFrame | None, mos
 
 
 def patch_comparisons(
-    corpus: Corpus, responses: pd.DataFrame, names: Sequence[str], classes: tuple[str, str], options_words: bool
-) -> list[Comparison]:
+    corpus: Corpus, responses: pd.DataFrame, names: Sequence[str], classes: tuple[str, str], options_words: bool,
+    written: bool = False,
+) -> list[Comparison]:  # fmt: skip
     """Each patched condition of the features and of the random latents that stand for them, against the same prompts
-    and seeds unpatched. UserError where a condition has no baseline, or a trial stands twice."""
+    and seeds unpatched. `written`: features wrote a text beside their choice; random latents did not, and are left out.
+    UserError where a condition has no baseline, or a trial stands twice."""
     base = responses.loc[responses["name"].fillna("") == "", :]
     patched = responses.loc[responses["name"].fillna("") != "", :]
     mine = patched["name"].isin(names) & (patched["kind"] == "feature")
-    theirs = patched["matches"].isin(names) & (patched["kind"] == "control")
+    theirs = patched["matches"].isin(names) & (patched["kind"] == "control") & (not written)
     told = _baseline(base)
     thin = _thin(base, classes)
     out = []

@@ -124,7 +124,7 @@ def _patches(artifact: Artifact, tokens: pd.DataFrame, families: pd.DataFrame) -
         luck += " Patches of random latents that are active as often ({random} of them) move {control} for each."
         refs |= {"random": family(CONTROLS, "names"), "control": family(CONTROLS, "per_name", ".2g")}
     else:
-        luck += " No random latents were patched beside them."
+        luck += " Of random latents there are no responses to compare."
     note, done = str(families.loc[PATCHES, "note"]), int(families.loc[PATCHES, "concluded"])
     blocks: list[Block] = []
     if not done:

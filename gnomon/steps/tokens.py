@@ -133,7 +133,8 @@ class Tokens(Step):
         if len(responses):
             written = bool(inputs["causal_features"].options.get("write"))
             chosen = inputs.generations()["finish"].astype(str) == "choice"
-            wanted += sides.patch_comparisons(corpus, responses, listed, names, bool(chosen.all()) and not written)
+            words = bool(chosen.all()) and not written
+            wanted += sides.patch_comparisons(corpus, responses, listed, names, words, written)
         setting = Setting(
             self.alpha, self.min_count, self.prior, self.draws, self.shuffles, self.keep, ctx.seed
         )  # fmt: skip
