@@ -15,6 +15,7 @@ import pytest
 from gnomon.report.resolve import check
 from gnomon.rows.plan import environment_seed
 from gnomon.step import Context, Inputs, ModelSpec
+from gnomon.steps.generate import Generate
 from gnomon.steps.risk import Risk
 from gnomon.store import Artifact
 from gnomon.tasks.risky_choice import RiskyChoice
@@ -22,7 +23,9 @@ from gnomon.tasks.slot_machine import SlotMachine
 from gnomon.tasks.slot_machine_game import wins
 from gnomon.types import Example
 from gnomon.writer import Writer
+from tests.stepping import made as generated
 from tests.synthetic import Planted, rows, save
+from tests.tiny import tiny_folder
 
 Policy = Callable[[dict[str, Any], list[dict[str, Any]]], str]
 
@@ -192,6 +195,19 @@ def test_a_reply_without_a_decision_ends_a_game_unlabelled(tmp_path: Path):
     assert measured(made)["unparsed"] == 1
     facts = dict(made.table("facts")[["name", "value"]].itertuples(index=False, name=None))
     assert "0% of the answers could be parsed" in facts["shortfall"]
+
+
+def test_a_generation_plays_the_conditions_of_a_game_on_one_machine(tmp_path: Path):
+    task = {"slot_machine": {"components": "every", "bets": "fixed", "rounds": 2, "style": "plain"}}
+    step = Generate(task=task, n=32, max_new_tokens=2, splits="0/0/100")
+    source = generated(step, tmp_path, ModelSpec(str(tiny_folder("llama"))))
+    table = source.table("generations")
+    assert set(table["seed"]) == {environment_seed(0, "slot_machine:0:0", 0)}
+    assert table["example_id"].nunique() == 32
+    assert dict(source.table("settings").itertuples(index=False))["classes"] == '["safe", "risky"]'
+    assert any("slot_machine questions are safe" in str(getattr(block, "text", "")) for block in step.summary(source))
+    ctx = Context(tmp_path, ModelSpec("no model is loaded"), 0, None)
+    Risk(draws=200).run(Inputs({"generations": [source]}), Writer(tmp_path, "risk", "f"), ctx)
 
 
 @cache

@@ -47,7 +47,7 @@ def _read(
     skipped: Counter[str] = Counter()
     for name, *_ in stamp:
         stem = Path(name).stem
-        side: Safe | None = KNOWN.get(stem, None if safe == "auto" else safe)
+        side = KNOWN.get(stem) or (None if safe == "auto" else safe)
         for index, (where, record) in enumerate(read_files(name)):
             if side is None:
                 skipped[_SKIPPED] += 1
