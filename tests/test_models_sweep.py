@@ -43,7 +43,7 @@ def patches(model, at: int, scale: float = 1.0) -> list[SitePatch]:
         order = ("embed", "resid_pre", "z", "attn_out", "resid_mid", "mlp_post", "mlp_out", "resid_post")
         above = [s for s in map(Site.parse, READS)
                  if (s.layer, order.index(s.component)) >= (site.layer, order.index(site.component))]  # fmt: skip
-        for k, reads in enumerate((above, above[:1], above[-1:])):
+        for k, reads in enumerate((above, above[:1])):
             at_these = places[(i + k) % len(places)]
             delta = scale * rng.standard_normal((len(at_these), model.site_shape(site)))
             out.append(SitePatch(site, at_these, torch.tensor(delta), tuple(reads)))

@@ -160,7 +160,7 @@ def test_only_totals_are_replayed_and_the_strongest_of_each_target():
 PLANTED = [latent_name(small.SITES[0], i) for i in small.PLANTED]
 ABSENT = [latent_name(small.SITES[0], i) for i in (2, 17, 21, 25)]
 TARGET = latent_name(small.SITES[2], small.TARGET)
-FEW: dict[str, Any] = {"controls": 20, "draws": 200, "rows": 12}
+FEW: dict[str, Any] = {"controls": 12, "draws": 200, "rows": 8}
 
 
 @pytest.fixture(scope="module")
