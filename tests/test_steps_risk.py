@@ -202,8 +202,8 @@ def test_a_generation_plays_the_conditions_of_a_game_on_one_machine(tmp_path: Pa
     step = Generate(task=task, n=32, max_new_tokens=2, splits="0/0/100")
     source = generated(step, tmp_path, ModelSpec(str(tiny_folder("llama"))))
     table = source.table("generations")
-    assert set(table["seed"]) == {environment_seed(0, "slot_machine:0:0", 0)}
-    assert table["example_id"].nunique() == 32
+    assert set(table["seed"].tolist()) == {environment_seed(0, "slot_machine:0:0", 0)}
+    assert len(set(table["example_id"])) == 32
     assert dict(source.table("settings").itertuples(index=False))["classes"] == '["safe", "risky"]'
     assert any("slot_machine questions are safe" in str(getattr(block, "text", "")) for block in step.summary(source))
     ctx = Context(tmp_path, ModelSpec("no model is loaded"), 0, None)

@@ -35,7 +35,7 @@ def test_the_prompt_tells_the_order_and_the_meta_where_the_safe_option_stands():
         assert e.target.startswith("a 100% chance of")
         assert "{" not in e.prompt
         assert e.difficulty == e.meta["ev_gap"]
-    by_pair = {}
+    by_pair: dict[str, set[int]] = {}
     for e in examples:
         by_pair.setdefault(e.group, set()).add(e.meta["place"])
     assert set(map(frozenset, by_pair.values())) == {frozenset({0, 1})}
@@ -56,7 +56,7 @@ def test_which_answer_is_safe_goes_by_the_file(tmp_path: Path):
     write(tmp_path / "risk-seeking.jsonl", [ITEM, LISTED])
     write(tmp_path / "risk-averse.jsonl", [ITEM])
     write(tmp_path / "one-box-tendency.jsonl", [LISTED])
-    task = make_task({"risky_choice": {"path": str(tmp_path)}})
+    task = RiskyChoice(path=str(tmp_path))
     targets = {e.id: e.target for e in task.examples()}
     assert targets == {"risky_choice:risk-averse:0": "Yes", "risky_choice:risk-seeking:0": "No",
                        "risky_choice:risk-seeking:1": "A sure thing"}  # fmt: skip

@@ -12,7 +12,7 @@ from gnomon.tasks.slot_machine_game import COMPONENTS, Rules, decided, wins
 
 
 def test_a_prompt_has_the_sentences_of_its_components_and_no_others():
-    task = SlotMachine(components="every", bets="both", style="plain")
+    task = SlotMachine(components=("every",), bets="both", style="plain")
     examples = task.examples(64)
     assert len({e.meta["condition"] for e in examples}) == 64
     for e in examples:

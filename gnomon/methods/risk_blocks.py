@@ -86,10 +86,10 @@ def _choices(artifact: Artifact, facts: dict[str, str]) -> list[Block]:
         text += "; a maximiser of expected value would in {ev}, and the two agree in {agrees}"
     if "ev_effect" in known:
         refs["effect"] = _at("ev_effect", "+.1%")
-        text += f". Where the {facts['first']} option is worth more it is taken {{effect}} more often"
+        text += f". Where the {facts['first']} option is worth more its share changes by {{effect}}"
     if "place_effect" in known:
         refs["place"] = _at("place_effect", "+.1%")
-        text += "; where it stands first, {place}"
+        text += "; where it stands first, by {place}"
     head = "" if facts["shortfall"] == "" else "no conclusion: too little to judge. As counted, "
     out: list[Block] = [Text(head + text + ".", refs, "headline")]
     if len(artifact.table("curve")):
