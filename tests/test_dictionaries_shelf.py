@@ -63,6 +63,17 @@ def test_least_lately_used_leaves_and_the_budget_holds():
     assert shelf.held == 0
 
 
+def test_room_is_made_before_a_dictionary_is_read():
+    shelf = Shelf(given := sources(), budget=2 * ONE)
+    seen = []
+    for one in given:
+        read = one.load
+        one.load = lambda read=read: seen.append(shelf.held) or read()
+    for site in shelf.sites:
+        shelf[site]
+    assert seen == [0, ONE, ONE, ONE], "what is being read is in memory too"
+
+
 def test_without_a_budget_everything_stays():
     shelf = Shelf(given := sources())
     for _ in range(2):

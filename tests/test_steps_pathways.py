@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,14 @@ import pyarrow as pa
 import pytest
 
 from gnomon.blocks import Text
+from gnomon.dictionaries import of_step
 from gnomon.dictionaries.base import canonical
 from gnomon.dictionaries.save import save_dictionary
 from gnomon.dictionaries.shelf import dictionary_bytes
 from gnomon.errors import UserError
 from gnomon.methods.chain_tables import CAUSAL, PATHWAYS, PROMPTS
 from gnomon.methods.pathway_edges import FEWEST, edges
-from gnomon.paths.pathway_work import Tracing
+from gnomon.paths.pathway_work import Tracing, found_sources
 from gnomon.report.resolve import check
 from gnomon.step import Context, Cost, Inputs, Planning
 from gnomon.steps.pathways import Pathways
@@ -246,11 +249,88 @@ def test_intervals_are_those_of_resampled_prompts():
     assert found["attribution"] == pytest.approx(a.mean())
     assert found["gradient"] == pytest.approx(a.mean() / 2)
     assert found["share"] == pytest.approx(a.mean() / 4)
-    spread = 1.96 * a.std() / 12**0.5
+    spread = 2.201 * a.std(ddof=1) / 12**0.5  # t(.975; 11)
     assert found["ci_high"] - found["ci_low"] == pytest.approx(2 * spread, rel=0.1)
     assert bool(found["listed"])
     few = {int(r): f"g{r // 4}" for r in rows}
     assert np.isnan(edges(traces, traced, few, set(), ("total",), 400, 0).iloc[0]["ci_low"])
+
+
+def test_intervals_of_few_prompts_cover():
+    """Of 400 edges whose prompts are drawn about 1, 95% of the intervals hold 1 (plain percentiles: 88%)."""
+    n, many = 8, 400
+    a = np.random.default_rng(1).standard_normal((many, n)) + 1
+    lines = [
+        {"target": "L3-1", "source_site": SITES[0], "source": e, "source_name": f"L0-{e}", "rank": e + 1,
+         "kind": "total", "row": r, "attribution": a[e, r], "source_activation": 1.0}
+        for e in range(many) for r in range(n)
+    ]  # fmt: skip
+    traced = pd.DataFrame({"target": "L3-1", "row": range(n), "activation": 4.0, "candidates": many})
+    found = edges(pd.DataFrame(lines), traced, {r: f"g{r}" for r in range(n)}, set(), ("total",), 2000, 0)
+    covered = ((found["ci_low"] <= 1) & (found["ci_high"] >= 1)).mean()
+    assert 0.92 < covered < 0.985
+
+
+class Travelling:
+    """An executor that sends its worker to another process, and back."""
+
+    workers = 2
+
+    def map(self, worker: Any, shards: Any) -> Any:
+        there = pickle.loads(pickle.dumps(worker))
+        there.open()
+        for shard in shards:
+            yield shard, there(shard)
+
+
+def test_a_worker_that_measured_still_travels(inputs, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="gnomon"):
+        made(Pathways(targets=(PLANT, "L1-4"), prompts=2, shard_targets=1), tmp_path, spec(), "two", inputs,
+             executor=Travelling())  # fmt: skip
+    assert f"{PLANT} has " in caplog.text, "measured is a target of the highest site"
+
+
+def test_a_prototype_prints_its_sources_and_costs(inputs, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="gnomon"):
+        one = made(Pathways(prototype=True, targets=(PLANT, "L3-2")), tmp_path, spec(), "one", inputs)
+    edges_of = of(one, PLANT)
+    candidates = one.table("targets")["candidates"].iloc[0]
+    assert f"{PLANT} has {candidates} upstream candidates, of which 25 are kept: " in caplog.text
+    best = edges_of.loc[edges_of["rank"] <= 10]
+    assert f"L0-5 {best['share'][5]:.1%}" in caplog.text
+    assert "the 2 targets of this study" in caplog.text
+    assert "1550 features x 25 pathways" in caplog.text
+    cost = one.table("cost").set_index("what")
+    assert cost.loc["all targets", "seconds"] == pytest.approx(2 * cost.loc["measured", "seconds"])
+
+
+def test_no_dictionary_of_a_step_is_loaded_before_it_is_asked_for(inputs, monkeypatch):
+    loaded: list[str] = []
+    load = of_step.load_dictionary
+    monkeypatch.setattr(of_step, "load_dictionary", lambda path, site: loaded.append(site) or load(path, site=site))
+    found = found_sources(None, str(inputs["dictionary"][0].path))
+    assert [source.site for source in found] == list(SITES)
+    assert loaded == []
+    assert str(found[1].load().site) == SITES[1]
+    assert loaded == [SITES[1]]
+
+
+def test_a_target_on_a_massive_token_is_not_said_to_be_traced(inputs, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("gnomon.paths.active.calm", lambda x: np.arange(len(x)) < (len(x) - 1 if len(x) > 7 else 99))
+    few = made(Pathways(targets=PLANT, kinds=("total",)), tmp_path, spec(), "massive", inputs)
+    every: Any = whole.table("prompts").query("name == @PLANT")
+    long = every.loc[every["position"] >= 7, "row"]
+    assert len(long), "no text is that long: an empty law"
+    assert set(few.table("prompts")["row"]) == set(every["row"]) - set(long)
+    assert set(few.table("pathways")["prompts"]) == {len(every) - len(long)}
+
+
+def test_features_of_the_lowest_site_are_counted(inputs, tmp_path):
+    found = made(Pathways(targets="all", kinds=("total",), prompts=1, top=2), tmp_path, spec(), "all", inputs)
+    assert found.table("facts").set_index("fact").loc["lowest", "value"] == 10
+    assert any("lowest site" in b.text for b in Pathways().summary(found) if isinstance(b, Text))
+    with pytest.raises(UserError, match="below L0-3"):
+        run(inputs, "lowest", targets=("L0-3", PLANT))
 
 
 # ---------------------------------------------------------------- refusals
@@ -310,6 +390,20 @@ def test_a_feature_that_never_fires_and_a_dictionary_of_another_model(inputs, tm
         with pytest.raises(UserError, match=match):
             made(step, tmp_path, spec(), f"bad-{name}", bare)
         assert not (tmp_path / f"bad-{name}").exists()
+
+
+def test_dictionaries_of_two_models_are_refused(inputs, tmp_path):
+    given = {}
+    for site, name in zip(SITES, ("lab/one", "one", "two"), strict=True):
+        save_dictionary(replace(dictionary(site), meta={"model_name": name}), tmp_path / site)
+        given[site] = str(tmp_path / site)
+    bare = {k: v for k, v in inputs.items() if k != "dictionary"}
+    with pytest.raises(UserError, match=r"made for one, that of .* for two"):
+        made(Pathways(targets=PLANT, dictionary=given), tmp_path, spec(), "mixed", bare)
+    given.pop(SITES[2])
+    kept = made(Pathways(targets="L1-4", dictionary=given, kinds=("total",)), tmp_path, spec(), "same", bare)
+    assert SITES[0] in kept.table("facts").set_index("fact").loc["other dictionary", "text"]
+    assert any("other dictionaries" in b.text for b in Pathways().summary(kept) if isinstance(b, Text))
 
 
 def test_limits_are_kept_by_the_first_target(inputs, tmp_path):

@@ -54,6 +54,7 @@ class Shelf:
         if len(self._sources) != len(sources):
             raise UserError(f"dictionaries of {', '.join(s.site for s in sources)}", "one a site")
         self._here: OrderedDict[str, SparseDictionary] = OrderedDict()
+        self._sizes: dict[str, int] = {}
         self.loads = self.evictions = self.held = self.peak = 0
 
     @property
@@ -70,21 +71,25 @@ class Shelf:
         if name not in self._sources:
             raise unknown("site with a dictionary", name, list(self._sources))
         if name not in self._here:
+            # what is read is in memory too: room is made before, by its own size where that is known
+            self._make_room(self._sizes.get(name, max(self._sizes.values(), default=0)))
             one: SparseDictionary = self._sources[name].load()
-            size = self._size(one)
+            size = self._sizes[name] = self._size(one)
             if self.budget is not None and size > self.budget:
                 raise UserError(
                     f"the dictionary of {name} takes {size / 1e9:.3g} GB, and the budget is {self.budget / 1e9:.3g} GB",
                     "a budget that holds one dictionary at least", "raise budget_gb",
                 )  # fmt: skip
-            while self.budget is not None and self._here and self.held + size > self.budget:
-                _, old = self._here.popitem(last=False)
-                self._put_back(old)
+            self._make_room(size)
             self._here[name] = one
             self.loads, self.held = self.loads + 1, self.held + size
             self.peak = max(self.peak, self.held)
         self._here.move_to_end(name)
         return self._here[name]
+
+    def _make_room(self, size: int) -> None:
+        while self.budget is not None and self._here and self.held + size > self.budget:
+            self._put_back(self._here.popitem(last=False)[1])
 
     def clear(self) -> None:
         """Put every dictionary back."""

@@ -50,8 +50,16 @@ def pathway_blocks(artifact: Artifact) -> list[Block]:
         _cost(),
     ]  # fmt: skip
     if text.get("silent names"):
-        blocks.append(Text("Not traced, for they are active in no prompt of fit: {n} features ({names}).", {
+        blocks.append(Text("Not traced, for in no prompt of fit are they active on a token of ordinary norm: {n} "
+                           "features ({names}).", {
             "n": _fact("silent"), "names": Ref("facts", {"fact": "silent names"}, "text", "")}, "warning"))  # fmt: skip
+    if float(facts["value"].to_dict().get("lowest", 0)) > 0:
+        blocks.append(Text("Not traced either: {n} features of the lowest site, for no dictionary lies below it.", {
+            "n": _fact("lowest")}))  # fmt: skip
+    if text.get("other dictionary"):
+        blocks.append(Text("The features were found in other dictionaries ({which}) than those that are traced: the "
+                           "same number need not be the same latent.", {
+            "which": Ref("facts", {"fact": "other dictionary"}, "text", "")}, "warning"))  # fmt: skip
     if text.get("features at"):
         blocks.append(Text("The features were chosen at another position ({at}) than the one that is traced.", {
             "at": Ref("facts", {"fact": "features at"}, "text", "")}, "warning"))  # fmt: skip
@@ -106,9 +114,11 @@ def _cost() -> Block:
         return Ref("cost", {"what": what}, column, spec)
 
     return Text(
-        "Took {seconds} s for {n} targets; a thousand features would take {thousand} s, and {full} with {pathways} "
-        "pathways {all} s, on this machine at {peak} bytes of memory at its peak, the model included.",
-        {"seconds": cell("measured", "seconds", ".1f"), "n": cell("measured", "features", "d"),
+        "Took {seconds} s for {n} targets of {every} ({whole} s for all); a thousand features would take {thousand} s, "
+        "and {full} with {pathways} pathways {all} s, on this machine at {peak} bytes of memory at its peak, the model "
+        "included.",
+        {"every": cell("all targets", "features", "d"), "whole": cell("all targets", "seconds", ",.1f"),
+         "seconds": cell("measured", "seconds", ".1f"), "n": cell("measured", "features", "d"),
          "thousand": cell("1,000 features", "seconds", ",.0f"), "full": cell("full run", "features", ",d"),
          "pathways": cell("full run", "pathways", ",d"), "all": cell("full run", "seconds", ",.0f"),
          "peak": cell("measured", "peak_bytes", ",d")},

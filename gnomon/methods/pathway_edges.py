@@ -2,8 +2,13 @@
 
     attribution = mean_p A_p     gradient = sum_p A_p / sum_p z_p     share = attribution / mean_p z_v,p
 
-The interval resamples the target's prompts, one of each group. It tells how far the prompts agree; the edges were
-chosen for being strong in these same prompts, so what they are worth elsewhere is for `replay` on held-out rows to say.
+The interval resamples the target's prompts, one of each group. Plain percentiles are too narrow for so few, and are
+widened as Student's t is (Hesterberg 2015, arXiv 1411.5279, "expanded percentile"):
+
+    quantiles q and 1 - q,  q = Phi(-sqrt(n / (n - 1)) t(.975; n - 1)),  n groups
+
+It tells how far the prompts agree; the edges were chosen for being strong in these same prompts, so what they are worth
+elsewhere is for `replay` on held-out rows to say.
 """
 
 from __future__ import annotations
@@ -65,13 +70,19 @@ def edges(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=EDGES.names)
 
 
-def _weights(groups: np.ndarray, draws: int, seed: int) -> np.ndarray | None:
-    return group_weights(groups, draws, seed) if len(np.unique(groups)) >= FEWEST else None
+def _weights(groups: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, float] | None:
+    """Draws of the groups, and the quantile at which an interval of their means begins; None for too few."""
+    from scipy.stats import norm, t
+
+    n = len(np.unique(groups))
+    if n < FEWEST:
+        return None
+    return group_weights(groups, draws, seed), float(norm.cdf(-((n / (n - 1)) ** 0.5) * t.ppf(0.975, n - 1)))
 
 
 def _edges_of(
-    target: Latent, own: pd.DataFrame, rows: Sequence[int], now: np.ndarray, weights: np.ndarray | None,
-    listed: set[str],
+    target: Latent, own: pd.DataFrame, rows: Sequence[int], now: np.ndarray,
+    weights: tuple[np.ndarray, float] | None, listed: set[str],
 ) -> pd.DataFrame:  # fmt: skip
     """Edges of one target: every (source, kind) has a line for each of its rows."""
     place = {row: i for i, row in enumerate(rows)}
@@ -82,7 +93,8 @@ def _edges_of(
     mean, active, sources = a.mean(1), z > 0, [Latent.parse(str(name)) for name in first["source_name"]]
     low, high = np.full((2, len(a)), np.nan)
     if weights is not None:
-        low, high = np.quantile((weights @ a.T) / weights.sum(1, keepdims=True), [0.025, 0.975], axis=0)
+        drawn, tail = weights
+        low, high = np.quantile((drawn @ a.T) / drawn.sum(1, keepdims=True), [tail, 1 - tail], axis=0)
     agree = (np.sign(a) == np.sign(mean)[:, None]) & active
     return pd.DataFrame({
         "source_site": [str(s.site) for s in sources], "source": [s.index for s in sources],
@@ -122,8 +134,8 @@ def layer_rows(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out, columns=LAYERS.names)
 
 
-def cost_rows(infos: Sequence[Mapping[str, Any]], top: int, device: str) -> pd.DataFrame:
-    """Table `cost`: measured, a thousand features, and the full run of FULL.
+def cost_rows(infos: Sequence[Mapping[str, Any]], top: int, device: str, targets: int) -> pd.DataFrame:
+    """Table `cost`: measured, all `targets` of the study, a thousand features, and the full run of FULL.
 
     Time grows with the number of targets (each has as many prompts); peak memory does not, for they are traced a chunk
     at a time.
@@ -132,10 +144,12 @@ def cost_rows(infos: Sequence[Mapping[str, Any]], top: int, device: str) -> pd.D
     seconds = float(sum(float(i["seconds"]) for i in infos))
     peak, shelf = (max((int(i[k]) for i in infos), default=0) for k in ("peak_bytes", "shelf_bytes"))
     loads = sum(int(i["loads"]) for i in infos)
-    each, note = seconds / max(features, 1), "extrapolated: seconds by the number of targets, memory as measured"
-    rows = [("measured", features, top, seconds, loads, ""), ("1,000 features", 1000, top, 1000 * each, None, note),
-            ("full run", FULL[0], FULL[1], FULL[0] * each, None, note)]  # fmt: skip
+    each = seconds / max(features, 1)
+    note = "extrapolated with this study's model, dictionaries and prompts: seconds by the number of targets"
+    counts = {"measured": (features, top), "all targets": (targets, top), "1,000 features": (1000, top),
+              "full run": FULL}  # fmt: skip
     return pd.DataFrame([
-        {"what": what, "features": n, "pathways": n * k, "seconds": s, "peak_bytes": peak, "shelf_bytes": shelf,
-         "loads": m, "device": device, "note": said} for what, n, k, s, m, said in rows
+        {"what": what, "features": n, "pathways": n * k, "seconds": n * each, "peak_bytes": peak, "shelf_bytes": shelf,
+         "loads": loads if what == "measured" else None, "device": device, "note": "" if what == "measured" else note}
+        for what, (n, k) in counts.items()
     ], columns=COST.names).astype({"loads": "Int64"})  # fmt: skip

@@ -49,17 +49,21 @@ def chosen_targets(
     return strongest, f"{why}the {most} of each site that separate the classes most on fit"
 
 
-def with_sources(latents: Sequence[Latent], sites: Sequence[Site]) -> list[Latent]:
-    """Those at a site with a dictionary that has another below it. UserError where none is left, or one has none."""
+def with_sources(latents: Sequence[Latent], sites: Sequence[Site], named: bool = False) -> list[Latent]:
+    """Those at a site with a dictionary that has another below it.
+
+    UserError for one at a site without a dictionary, where none is left, or where one that is `named` falls out.
+    """
     for latent in latents:
         if latent.site not in sites:
             raise UserError(f"feature {latent}", f"a site with a dictionary: {', '.join(map(str, sites))}",
                             "give pathways.dictionary")  # fmt: skip
     lowest = min(map(depth, sites))
     kept = [latent for latent in dict.fromkeys(latents) if depth(latent.site) > lowest]
-    if not kept:
-        names = ", ".join(map(str, latents[:3])) or "none"
-        raise UserError(f"no target has a dictionary below it (targets: {names})", "dictionaries of two sites or more",
+    lowest_of = [latent for latent in latents if latent not in kept]
+    if not kept or (named and lowest_of):
+        names = ", ".join(map(str, lowest_of[:3])) or "none"
+        raise UserError(f"no dictionary lies below {names}", "dictionaries of two sites or more",
                         "train_dictionary: {sites: [...]} with a lower site")  # fmt: skip
     return kept
 
@@ -120,8 +124,8 @@ def _last_values(
 def goals_of(
     latents: Sequence[Latent], z: Mapping[Latent, np.ndarray], rows: pd.DataFrame, texts: Mapping[int, Sequence[int]],
     prompts: int, named: bool,
-) -> tuple[list[Goal], pd.DataFrame, list[Latent]]:  # fmt: skip
-    """Targets with their prompts, table `prompts`, and the latents that fire nowhere.
+) -> tuple[list[Goal], pd.DataFrame]:  # fmt: skip
+    """Targets with their prompts, and table `prompts`; latents that fire nowhere are left out.
 
     UserError where a feature that the study file names fires in no prompt of fit, or none of the others does.
     """
@@ -145,7 +149,7 @@ def goals_of(
             f"feature {silent[0]} is active in none of {len(rows)} prompts of fit", "features that fire there",
             "other targets, or a dictionary trained on such prompts",
         )  # fmt: skip
-    return goals, pd.DataFrame(lines, columns=PROMPTS.names), silent
+    return goals, pd.DataFrame(lines, columns=PROMPTS.names)
 
 
 def _line(latent: Latent, rank: int, row: Any, position: int, value: float) -> dict[str, Any]:

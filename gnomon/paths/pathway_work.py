@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from gnomon.dictionaries.of_step import dictionary_of, sites_of
 from gnomon.dictionaries.shelf import Shelf
 from gnomon.latents import latent_name
 from gnomon.lens.feature_sources import Option, Source, sources
 from gnomon.paths.trace import Goal, Keep, Traced, Tracer
 from gnomon.step import Inputs, ModelSpec
 from gnomon.store import Artifact
+from gnomon.types import Site
 from gnomon.writer import Writer
 
 TRACES = pa.schema(
@@ -39,8 +42,17 @@ class Job:
 
 
 def found_sources(option: Option, trained: str | None) -> list[Source]:
-    """The dictionaries of the option, or those of the step in folder `trained`."""
-    return sources(option, Inputs({"dictionary": [Artifact(trained)]} if trained is not None else {}))
+    """The dictionaries of the option, or those of the step in folder `trained`; none is loaded before it is asked for,
+    so that a shelf's budget bounds what is in memory."""
+    if option is not None or trained is None:
+        return sources(option, Inputs({}))
+    made = Artifact(trained)
+    return [Source(str(Site.parse(s)), made.name, partial(dictionary_of, made, s)) for s in sites_of(made)]
+
+
+def item_bytes(model: Any) -> int:
+    """Bytes of a number of the dictionaries beside this model."""
+    return 8 if str(model.dtype).endswith("float64") else 4
 
 
 @dataclass
@@ -61,11 +73,15 @@ class Tracing:
     def open(self) -> None:
         """Load the model; dictionaries are loaded when they are first used."""
         model = self.spec.load()
-        item = 8 if str(model.dtype).endswith("float64") else 4
+        shelf = Shelf(found_sources(self.option, self.trained), self.budget, item_bytes(model))
         self.tracer = Tracer(
-            model, Shelf(found_sources(self.option, self.trained), self.budget, item), self.kinds, self.keep,
-            batch_size=self.batch_size, chunk=self.chunk, last_only=self.last_only,
-        )  # fmt: skip
+            model, shelf, self.kinds, self.keep, batch_size=self.batch_size, chunk=self.chunk, last_only=self.last_only
+        )
+
+    def close(self) -> None:
+        """Let go of model and dictionaries: a worker travels to other processes without them."""
+        self.tracer.shelf.clear()
+        del self.tracer
 
     def measure(self, job: Job) -> tuple[list[Traced], dict[str, Any]]:
         """Trace, and tell what it took: seconds, peak bytes, dictionaries' peak bytes and loads."""
@@ -74,8 +90,9 @@ class Tracing:
         forget_peak(self.spec.device)
         found = self.tracer.trace(job.goals, job.texts)
         return found, {
-            "seconds": time.perf_counter() - began, "features": len(job.goals), "peak_bytes": peak_bytes(),
-            "shelf_bytes": shelf.peak, "loads": shelf.loads - loads, "prompts": sum(len(g.rows) for g in job.goals),
+            "seconds": time.perf_counter() - began, "features": len(job.goals), "shelf_bytes": shelf.peak,
+            "loads": shelf.loads - loads, "prompts": sum(len(g.rows) for g in job.goals),
+            "peak_bytes": peak_bytes(self.spec.device),
         }  # fmt: skip
 
     def __call__(self, shard: tuple[int, Job]) -> None:
@@ -123,20 +140,21 @@ def jobs(goals: Sequence[Goal], texts: Mapping[int, tuple[int, ...]], size: int)
     return out
 
 
-def peak_bytes() -> int:
-    """Most bytes in use so far: of the GPU where there is one, else of this process, model included."""
+def peak_bytes(device: str) -> int:
+    """Most bytes in use since the step began (of the GPU, where the model is on one: since `forget_peak`), the model
+    included."""
     import resource
     import sys
 
     import torch
 
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+    if device != "cpu" and torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def forget_peak(device: str) -> None:
-    """Begin a new count of the GPU's peak; a process's own cannot be reset."""
+    """Begin a new count of the GPU's peak; that of a process is the whole step's."""
     import torch
 
     if device != "cpu" and torch.cuda.is_available():

@@ -92,7 +92,8 @@ class Tracer:
             for row in goal.rows:
                 of_row.setdefault(row, []).append(g)
         found: list[list[_Read]] = [[] for _ in goals]
-        order = sorted(of_row, key=lambda row: (len(texts[row]), row))
+        # a batch takes as many backwards as its text of most targets, and as many tokens as its longest
+        order = sorted(of_row, key=lambda row: (len(of_row[row]), len(texts[row]), row))
         for some in batches(order, self.batch_size):
             wanted = [[goals[g].latent for g in of_row[row]] for row in some]
             for row, reads in zip(some, self.read(some, [texts[r] for r in some], wanted), strict=True):

@@ -129,9 +129,10 @@ class Pathways(Step):
         if isinstance(self.dictionary, str):
             raise UserError(f"pathways has one dictionary, {self.dictionary}", "two sites or more: {site: path}")
         own = plan.model.facts()["fingerprint"] if any(plan.weights.values()) else ""
-        if plan.weights.get("generations", "") not in ("", own):
-            raise UserError("pathways in another model than that of the generation", "the model that wrote it",
-                            "give this entry the same model: and adapter:")  # fmt: skip
+        for kind in ("generations", "dictionary"):
+            if plan.weights.get(kind, "") not in ("", own) and (kind != "dictionary" or self.dictionary is None):
+                raise UserError(f"pathways in another model than that of {kind}", "the model that made it",
+                                "give this entry the same model: and adapter:")  # fmt: skip
         asked = plan.inputs.get("generations")
         if asked is not None and asked.splits and not asked.splits.get("fit"):
             raise UserError("pathways needs rows in split 'fit'", "fit and test")
@@ -140,7 +141,7 @@ class Pathways(Step):
 
             every = [] if isinstance(self.targets, str) else [Latent.parse(t) for t in self.targets]
             every += [Latent.parse(self.prototype)] if isinstance(self.prototype, str) else []
-            with_sources(every or [Latent(s, 0) for s in sites], sites)
+            with_sources(every or [Latent(s, 0) for s in sites], sites, bool(every))
             self._estimate(plan)
 
     def _estimate(self, plan: Planning) -> int:
@@ -168,7 +169,10 @@ class Pathways(Step):
         n = 1 if self.prototype else n
         traced = n * min(self.prompts, source.splits.get("fit", self.prompts) or self.prompts)
         modes = len({"total", *self.kinds} - {"mixed"}) if sites > 2 else 1
-        tokens = traced * self._tokens(plan) * (1 + 3 * modes)
+        # each way up to the highest site, a plain forward and one a mode; each way back to the lowest is about another
+        layers, on = int(plan.model.facts()["n_layers"]), [max(s.layer, -1) + 1 for s in self.sites(plan)]
+        up, back = (max(on) / layers, (max(on) - min(on)) / layers) if on else (1.0, 1.0)
+        tokens = traced * self._tokens(plan) * ((1 + modes) * up + 1.5 * modes * back)
         return Cost(rows=traced, forward_tokens=int(tokens), memory_bytes=self._estimate(plan), splits=source.splits,
                     disk_bytes=60 * traced * self.top * len(self.kinds))  # fmt: skip
 
