@@ -46,6 +46,7 @@ def audit_command(
         content, why = _read(path)
         audit.unreadable(str(path), why) if why else audit.add(str(path), content)
     made = strict(validation(audit))
+    failed = any(c["level"] == "fail" for c in made["checks"])
     if as_json:
         typer.echo(json.dumps(made, indent=2))
     else:
@@ -56,13 +57,13 @@ def audit_command(
     if out is not None:
         write_json(out, made)
         typer.echo(f"wrote {out}", err=True)
-    if write is not None and made["validated"]:
+    if write is not None and not failed:
         kept = strict(strongest(audit, top))
         write_json(write, kept)
         typer.echo(f"wrote {write}: {len(kept)} features", err=True)
     elif write is not None:
         typer.echo(f"{write} is not written: a check failed", err=True)
-    if not made["validated"]:
+    if failed:
         raise typer.Exit(1)
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from gnomon.latents import Latent, latent_name
 from gnomon.methods import chain_tables as schemas
+from gnomon.methods.token_tables import COMPARISONS
 from gnomon.store import Artifact
 from gnomon.writer import Writer
 from tests.synthetic import Planted, rows, save
@@ -218,13 +219,20 @@ def tokens(made: Made) -> dict[str, list[dict[str, Any]]]:
                     "found": causal}
                 for i, text in enumerate(made.texts)
             ]  # fmt: skip
-    return {"tokens": found, "logits": logits}
+    lines = {(f["comparison"], f["name"], f.get("matches", "")): f for f in found}
+    comparisons = [
+        {"comparison": family, "name": name, "matches": matches, "condition": line["condition"],
+         "against": line["against"], "n": TRIALS, "vocabulary": 40, "tested": 12, "note": ""}
+        for (family, name, matches), line in lines.items()
+    ]  # fmt: skip
+    return {"tokens": found, "logits": logits, "comparisons": comparisons}
 
 
 SCHEMAS = {
     "separations": schemas.SEPARATIONS, "effects": schemas.EFFECTS, "causal": schemas.CAUSAL,
     "responses": schemas.RESPONSES, "pathways": schemas.PATHWAYS, "prompts": schemas.PROMPTS,
     "replay": schemas.REPLAY, "agreement": schemas.AGREEMENT, "tokens": schemas.TOKENS, "logits": schemas.LOGITS,
+    "comparisons": COMPARISONS,
 }  # fmt: skip
 
 

@@ -218,6 +218,13 @@ def test_names_are_printed_harmlessly():
     assert shown("a" * 100) == "a" * 57 + "..."
 
 
+def test_an_effect_size_too_large_for_a_number_is_none(files, tmp_path):
+    files.checkpoint[0]["cohen_d"] = 10**400
+    code, made, _ = files.write().audit("--write", str(tmp_path / "causal.json"))
+    assert (code, made["without_cohen_d"]) == (0, ["L29-2374"])
+    assert "L29-2374" not in (tmp_path / "causal.json").read_text()
+
+
 def test_a_byte_order_mark_and_lines_of_json_are_read(tmp_path):
     text = "\n".join(json.dumps(r, ensure_ascii=False) for r in log("L1-1"))
     (tmp_path / "log.jsonl").write_text(text.replace("stop", "st\u2028op") + "\n", encoding="utf-8-sig")
@@ -226,6 +233,7 @@ def test_a_byte_order_mark_and_lines_of_json_are_read(tmp_path):
     assert found.exit_code == 0
     assert levels(made)["join"] == "warn"  # no checkpoints: nothing to join
     assert made["response_features"] == 1
+    assert made["validated"] is False  # no check failed, and no join was made
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(files, tmp_path):

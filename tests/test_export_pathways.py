@@ -87,6 +87,15 @@ def test_a_missing_condition_is_no_validation(tmp_path):
     assert any(c["level"] == "fail" and "1 conditions are missing" in c["detail"] for c in found["checks"])
 
 
+def test_without_a_causal_feature_nothing_joins_and_nothing_is_validated(tmp_path):
+    parts = chain.whole(tmp_path / "s", steps=())
+    made = chain.patched(chain.Made())
+    made["causal"] = [r | {"is_causal": False} for r in made["causal"]]
+    chain.commit(tmp_path / "s", "patch_features", made, parts)
+    found = json.loads((export_study(tmp_path / "s", "pathways").path / FILES["validation"]).read_text())
+    assert (found["joinable_features"], found["validated"]) == ([], False)
+
+
 def test_pathways_have_gradient_attribution_and_correlation(study, files):
     agreement = table(study, "replay", "agreement").set_index(["source_name", "target_name"])
     edges = table(study, "pathways", "pathways")
@@ -98,6 +107,7 @@ def test_pathways_have_gradient_attribution_and_correlation(study, files):
         assert record["validated"] == agreement.loc[key, "validated"]
         assert record["gradient"] == total.loc[key, "gradient"]
         assert record["attribution"] == total.loc[key, "attribution"]
+        assert type(record["source_layer"]) is type(record["target_layer"]) is int
     assert sum(r["validated"] for r in files["pathways"]) == 4
 
 

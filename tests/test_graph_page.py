@@ -125,6 +125,26 @@ def test_it_is_drawn_clicked_filtered_and_walked_through_by_keys(page, tmp_path)
     assert (theme, fits) == ("dark", "true")
 
 
+@pytest.mark.parametrize("place", ["%E0%A4%A", "constructor"])
+def test_an_address_that_names_no_feature_opens_the_page_all_the_same(page, tmp_path, place):
+    need_chromium()
+    copy = tmp_path / "there.html"
+    go = f'<script>location.hash = "{place}";</script>'
+    text = re.sub(r"&#x27;sha256-[^&]*&#x27;", "&#x27;unsafe-inline&#x27;", page.read_text())
+    copy.write_text(text.replace("<noscript>", go + "<noscript>"))
+    seen = visit(copy, wait_ms=3000)
+    assert seen.errors == []
+    assert seen.root["data-ready"] == "yes"
+    assert "Choose a feature" in seen.dom
+
+
+def test_rings_are_drawn_over_their_neighbours(page):
+    need_chromium()
+    circles = re.findall(r'<circle class="(ring|point)"', visit(page, wait_ms=3000).dom)
+    assert circles[:9] == ["point"] * 9  # what is not causal stands first
+    assert circles.count("ring") == 6
+
+
 def test_it_opens_by_its_own_policy_without_pathways_in_the_dark(tmp_path):
     need_chromium()
     root = tmp_path / "study"

@@ -44,6 +44,14 @@ def test_a_clean_generation_raises_nothing():
     assert set(levels(rows()).values()) == {"ok"}
 
 
+def test_a_task_of_other_classes_is_spoken_of_in_its_own_words():
+    said = " ".join(c.detail for c in Audit().checks(rows(60), ("safe", "risky")))
+    assert "safe and" in said
+    assert "correct" not in said
+    alone = Audit().checks(rows(60).assign(label=True), ("safe", "risky"))
+    assert any(c.detail == "no risky answer: there are no two classes; choose another task or model" for c in alone)
+
+
 def _set(column: str, where: slice, value: object):
     def change(table: pd.DataFrame) -> pd.DataFrame:
         table[column] = table[column].astype(object)

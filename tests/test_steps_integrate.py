@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from gnomon.errors import UserError
 from gnomon.methods.graph_json import attribution_graph, cantor
 from gnomon.methods.graph_layout import place
-from gnomon.methods.integrate import shown
+from gnomon.methods.integrate_words import shown
 from gnomon.report.html import build_report
 from gnomon.report.resolve import check, render_text
 from gnomon.steps.integrate import Integrate
@@ -103,7 +104,8 @@ def test_what_no_step_said_is_missing_and_not_zero(tmp_path):
         assert table[column].isna().all(), column
     assert check(Integrate().summary(alone), alone) == []
     assert "Nothing was patched" in sentences(alone)
-    assert (alone.path / "attribution_graph.json").is_file() is False  # no pathway, nothing causal
+    assert (alone.path / "attribution_graph.json").is_file() is False
+    assert "is not written: no feature has a kept pathway or is causal" in sentences(alone, "limit")
 
 
 def test_the_section_resolves_and_states_controls(done):
@@ -113,8 +115,8 @@ def test_the_section_resolves_and_states_controls(done):
     assert "random latents by .020" in said
     assert "4 of 50 replayed pathways are validated" in said
     assert ".950 [.900, .980]; over random latents at .880 [.830, .910]" in said
-    assert "30 of 75 tokens tested" in sentences(done, "text")
-    assert done.table("facts").set_index("name").loc["tokens", "control"] == 3 * 15 / 3  # as many of random latents
+    assert "30, under those of 6 features; 600 were tested (180 stand in enough responses" in sentences(done, "text")
+    assert done.table("facts").set_index("name").loc["tokens", "control"] == 3 * 15 / 15  # found by (latent, feature)
     assert done.meta["ledger"][0]["split"] == "test"
 
 
@@ -128,11 +130,73 @@ def test_too_few_rows_of_a_class_give_numbers_and_no_verdict(tmp_path):
     assert "could be parsed" in sentences(chain.integrated(tmp_path / "p", parsed))
 
 
+def test_a_step_that_concludes_nothing_is_not_read_as_finding_nothing(tmp_path):
+    parts = chain.whole(tmp_path / "s", steps=("pathways",))
+    none = {"is_causal": False, "verdict": "no conclusion: 12 safe prompts in tune; 20 are needed"}
+    patched = chain.patched(chain.Made())
+    patched["causal"] = [r | none for r in patched["causal"]]
+    replay = chain.replayed(chain.Made())
+    paths = [r for r in replay["agreement"] if r["scope"] == "pathway"]
+    for r in paths:
+        r |= {"validated": False, "note": "no conclusion: 12 safe rows; 20 are needed; 3 rows"}
+    words = chain.tokens(chain.Made())
+    for r in [*words["tokens"], *words["comparisons"]]:
+        r |= {"note": "12 safe prompts", "found": None}
+    for step, tables in (("patch_features", patched), ("replay", replay), ("tokens", words)):
+        parts[chain.KINDS[step]] = chain.commit(tmp_path / "s", step, tables, parts)
+    done = chain.integrated(tmp_path / "s", parts)
+    assert check(Integrate().summary(done), done) == []
+    said = sentences(done)
+    assert "No conclusion about causes: 12 safe prompts in tune; 20 are needed. The strongest, " in said
+    assert "No conclusion about the 50 replayed pathways" in said
+    assert "No conclusion about tokens under patches: 12 safe prompts." in sentences(done, "text")
+    assert "None of" not in said
+    assert done.table("edges")["validated"].isna().all()
+    assert done.table("features")["validated"].isna().all()
+
+
+def test_what_was_never_replayed_is_not_counted_as_failed(tmp_path):
+    parts = chain.whole(tmp_path / "s", steps=("pathways",))
+    replay = chain.replayed(chain.Made())
+    empty = replay["agreement"][2]  # a weak pathway, whose source was active in no held-out row
+    empty |= {"n": 0, "validated": False, "pearson": None, "note": "its source was patched in no held-out row"}
+    parts["replay"] = chain.commit(tmp_path / "s", "replay", replay, parts)
+    done = chain.integrated(tmp_path / "s", parts)
+    assert "4 of 49 replayed pathways are validated" in sentences(done)
+    ends = ("source_name", "target_name")
+    edge = next(e for e in done.table("edges").to_dict("records") if all(e[c] == empty[c] for c in ends))
+    assert pd.isna(edge["validated"])
+    assert pd.isna(edge["replayed"])
+    bare = chain.whole(tmp_path / "b", chain.Made(edges=False))
+    assert "0 of 0" not in sentences(chain.integrated(tmp_path / "b", bare))
+
+
+def test_no_causal_feature_is_said_with_the_strongest_change_beside(tmp_path):
+    parts = chain.whole(tmp_path / "s", steps=())
+    patched = chain.patched(chain.Made())
+    patched["causal"] = [r | {"is_causal": False, "verdict": "no effect found"} for r in patched["causal"]]
+    parts["causal_features"] = chain.commit(tmp_path / "s", "patch_features", patched, parts)
+    said = sentences(chain.integrated(tmp_path / "s", parts))
+    assert "None of 15 patched features is found to move the answers and to stand out from random latents." in said
+    assert "changes the share of safe answers by +.350 [+.250, +.450]" in said
+    alone = [r | {"control_change": None} for r in patched["causal"]]
+    parts["causal_features"] = chain.commit(tmp_path / "s", "patch_features", {"causal": alone}, parts)
+    assert "no random latents were patched beside it" in sentences(chain.integrated(tmp_path / "s", parts))
+
+
 def test_the_same_tables_give_the_same_bytes(study, parts, done):
     before = {n: r["sha256"] for n, r in done.meta["files"].items()}
     again = chain.integrated(study, parts)
     assert {n: r["sha256"] for n, r in again.meta["files"].items()} == before
     assert {"graph.html", "graph.svg", "attribution_graph.json"} <= set(before)
+
+
+def test_the_folder_of_the_study_is_in_no_file(tmp_path):
+    def sums(study: Path) -> dict[str, str]:
+        made = chain.integrated(study, chain.whole(study, chain.Made(per_layer=2)))
+        return {n: r["sha256"] for n, r in made.meta["files"].items()}
+
+    assert sums(tmp_path / "one") == sums(tmp_path / "Another place")
 
 
 # ---------------------------------------------------------------- what cannot be joined
@@ -223,6 +287,7 @@ def test_the_json_is_what_the_viewers_read(done):
     graph = done.json("attribution_graph")
     assert set(graph) == {"metadata", "qParams", "nodes", "links"}
     assert typed(graph["metadata"], METADATA)
+    assert re.fullmatch(r"m-safe-risky-[0-9a-f]{8}", graph["metadata"]["slug"])
     assert typed(graph["qParams"], QPARAMS)
     assert all(typed(node, NODE) for node in graph["nodes"])
     assert all(typed(link, LINK) for link in graph["links"])
@@ -266,7 +331,7 @@ def test_a_graph_without_pathways_holds_the_causal_features(tmp_path):
     assert (len(graph["nodes"]), graph["links"]) == (6, [])
     assert check(Integrate().summary(done), done) == []
     empty = done.table("features").iloc[:0]
-    assert attribution_graph(empty, done.table("edges"), ("a", "b"), "m", "s") is None
+    assert attribution_graph(empty, done.table("edges"), ("a", "b"), "m")[0] is None
 
 
 # ---------------------------------------------------------------- the report

@@ -21,7 +21,7 @@ from gnomon.exports.folder import Folder, latest, source
 from gnomon.exports.pathways_checks import validation
 from gnomon.store import Artifact, Study
 
-COUNTS = {"upstream", "downstream", "replayed", "n"}
+COUNTS = {"upstream", "downstream", "validated", "replayed", "n", "controls", "rank", "source_layer", "target_layer"}
 PER_LAYER = 50
 """Causal features of a layer that are written, as in the older plan."""
 CAUSAL, PROMPTS = "data/causal_features.json", "data/prompts_sample.json"
@@ -162,7 +162,7 @@ def _pathways(folder: Folder, traced: Artifact | None, replay: Artifact | None) 
     found = [
         {"source": r["source_name"], "target": r["target_name"], "gradient": r["gradient"],
          "attribution": r["attribution"], "correlation": r["pearson"], **{str(c): r[c] for c in rest}}
-        for r in joined.to_dict("records")
+        for r in _records(joined)
     ]  # fmt: skip
     note = "every replayed pathway; `validated` says which stand beside random latents"
     folder.json(PATHWAYS, found, ", ".join((source(replay, "agreement"), source(traced, "pathways"))), note)
@@ -201,7 +201,7 @@ def _integrated(folder: Folder, integrated: Artifact | None) -> None:
     if (integrated.path / "attribution_graph.json").is_file():
         folder.json(GRAPH, integrated.json("attribution_graph"), source(integrated, "attribution_graph.json"))
     else:
-        folder.leave_out(GRAPH, "a feature above the first layer")
+        folder.leave_out(GRAPH, "a feature with a kept pathway, or a causal one, above the first layer")
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -209,5 +209,8 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in rows.to_dict("records")]
     for record in out:
         for name in COUNTS & set(record):
-            record[name] = None if pd.isna(record[name]) else int(record[name])
+            if not isinstance(
+                record[name], bool | np.bool_
+            ):  # an edge is validated or not; of features they are counted
+                record[name] = None if pd.isna(record[name]) else int(record[name])
     return out

@@ -13,7 +13,7 @@ from gnomon.methods.chain_audit import patch_checks, pathway_checks, separation_
 def validation(
     causal: pd.DataFrame, responses: pd.DataFrame, separations: pd.DataFrame, edges: pd.DataFrame | None
 ) -> dict[str, Any]:
-    """causal_by_layer, joinable_features, validated (no check fails), and each check.
+    """causal_by_layer, joinable_features, validated (some feature joins and no check fails), and each check.
 
     joinable_features: causal features with responses, joined by exact name. A failed or empty join is no validation.
     """
@@ -31,7 +31,7 @@ def validation(
     return {
         "causal_by_layer": {str(layer): int(n) for layer, n in by_layer.items()},
         "joinable_features": joined,
-        "validated": bool(len(causal)) and not any(c.level == "fail" for c in checks),
+        "validated": bool(joined) and not any(c.level == "fail" for c in checks),
         "features": len(causal), "causal_features": len(rows),
         "conditions": sorted(str(c) for c in own["condition"].unique()),
         "trials": {"least": int(trials.min()), "median": float(trials.median()), "most": int(trials.max())}

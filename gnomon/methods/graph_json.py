@@ -16,6 +16,8 @@ is needed: their viewers divide by the highest.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -40,16 +42,22 @@ def cantor(layer: int, latent: int) -> int:
 
 
 def attribution_graph(
-    features: pd.DataFrame, edges: pd.DataFrame, classes: tuple[str, str], model: str, slug: str
-) -> dict[str, Any] | None:
-    """The graph of features with a kept pathway and of causal ones, ready for JSON; None where no layer is above 0."""
+    features: pd.DataFrame, edges: pd.DataFrame, classes: tuple[str, str], model: str
+) -> tuple[dict[str, Any] | None, str]:
+    """(the graph of features with a kept pathway and of causal ones, ready for JSON, ""), or (None, why not).
+
+    Its slug is made of the model, the classes, and a digest of the graph: the same tables give the same bytes in
+    whatever folder.
+    """
     kind = main_kind(edges)
     links = edges.loc[np.asarray(edges["kind"] == kind)]
     joined = sorted({*links["source_name"], *links["target_name"]})
     causal = np.asarray(features["is_causal"].fillna(False), dtype=bool)
     shown = features.loc[np.asarray(features["name"].isin(joined)) | causal]
-    if not len(shown) or int(shown["layer"].max()) < 1:
-        return None
+    if not len(shown):
+        return None, "no feature has a kept pathway or is causal"
+    if int(shown["layer"].max()) < 1:
+        return None, "its viewers need a feature above the first layer"
     nodes = [_node(r, classes) for r in shown.to_dict("records")]
     ids = dict(zip(shown["name"], (n["node_id"] for n in nodes), strict=True))
     found = {str(r["link"]): PAGE.fullmatch(str(r["link"] or "")) for r in shown.to_dict("records")}
@@ -61,7 +69,7 @@ def attribution_graph(
         "target's prompts."
     )
     metadata: dict[str, Any] = {
-        "slug": slug, "scan": model, "prompt_tokens": columns, "prompt": about, "transcoder_list": [],
+        "slug": "", "scan": model, "prompt_tokens": columns, "prompt": about, "transcoder_list": [],
         "schema_version": 1, "info": {"description": about, "generator": {"name": "gnomon"}},
         "generation_settings": {"kind": kind},
     }  # fmt: skip
@@ -71,13 +79,17 @@ def attribution_graph(
     change = np.abs(np.nan_to_num(np.asarray(shown["change"], dtype=np.float64)))
     best = shown.iloc[np.argsort(-change, kind="stable")]
     pinned = best.loc[np.asarray(best["is_causal"].fillna(False), dtype=bool), "name"].head(PINNED)
-    return {
+    graph: dict[str, Any] = {
         "metadata": metadata,
         "qParams": {"linkType": "both", "pinnedIds": [ids[n] for n in pinned], "clickedId": "", "supernodes": [],
                     "sg_pos": ""},
         "nodes": nodes,
         "links": [_link(r, ids) for r in links[list(LINK)].to_dict("records") if np.isfinite(r["attribution"])],
     }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(graph, sort_keys=True).encode()).hexdigest()[:8]
+    metadata["slug"] = "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in (
+        metadata["scan"], *classes, digest))  # fmt: skip
+    return graph, ""
 
 
 def _node(row: Mapping[str, Any], classes: tuple[str, str]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gnomon.methods.integrate import Chain, by_name, found_tokens, shown, under_patches
+from gnomon.methods.integrate import Chain
+from gnomon.methods.integrate_words import by_name, found_tokens, shown, under_patches
 from gnomon.text import printable
 
 FILES = Path(__file__).with_name("graph_files")
@@ -69,7 +70,8 @@ def page_data(
         effects = by_name(chain.effects.loc[np.asarray(chain.effects["kind"] == "feature")], EFFECT)
     if chain.tokens is not None:
         tokens = found_tokens(chain.tokens)
-        tested = under_patches(chain.tokens)["name"].value_counts().to_dict()
+    if chain.comparisons is not None:
+        tested = under_patches(chain.comparisons).groupby("name")["vocabulary"].sum().to_dict()
     where = dict(zip(nodes["name"], nodes.to_dict("records"), strict=True))
     return {
         "title": printable(title), "classes": list(chain.classes), "sites": [str(s) for s in sites["site"]],
@@ -131,7 +133,7 @@ def _pages(name: str, effects: Records, tokens: Records, tested: Mapping[str, in
             [shown(r["token"]), str(r["condition"]), *(_whole(r[c]) for c in counts), *(_short(r[c]) for c in numbers)]
             for r in tokens[name][:TOKENS]
         ]
-        out["tested"] = int(tested[name])
+        out["tested"] = _whole(tested.get(name))
     return out
 
 

@@ -4,9 +4,10 @@ A feature is listed where any step names it: separated, patched, traced as targe
 that move under its patch. What no step says is null, never 0. Random latents (controls) are no features here.
 
     pearson          correlation of predicted and measured change over all replayed rows of the feature's pathways,
-                     upstream and downstream
+                     upstream and downstream; as in step replay, of a source that goes down (set up: both signs turned)
     control_pearson  the same over the random latents that stood for it, or fed it in place of its sources
-    validated        of an edge: the pathway's, that is of its total effect; replay measures nothing else
+    validated        of an edge: the pathway's, that is of its total effect; replay measures nothing else. Null where
+                     it was not replayed, or the step concludes nothing
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import pyarrow as pa
 from gnomon.errors import UserError
 from gnomon.latents import Latent, latent_name
 from gnomon.methods.chain_tables import FLAG, INTEGRATED, NUMBER, PATHWAYS, TEXT, WHOLE
-from gnomon.text import printable
+from gnomon.methods.integrate_words import logit_words, token_words, under_patches
+from gnomon.methods.patch_effects import NONE
 
 EDGES = pa.schema(
     [*PATHWAYS, ("replayed", WHOLE), ("slope", NUMBER), ("pearson", NUMBER), ("pearson_low", NUMBER),
@@ -39,9 +41,6 @@ NODES = pa.schema(
 """`integrate/nodes`: where the graph draws each feature. row: of its site, 0 at the bottom; x: from 0 to 1 among all
 features of its site, x_connected among those with a pathway (null for the others); class: to which it leans."""
 ENDS = ("source", "target")
-MINUS = "\u2212"
-WORDS = 8
-"""Tokens of each sort that the table of features names."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ class Chain:
     agreement: pd.DataFrame | None = None
     tokens: pd.DataFrame | None = None
     logits: pd.DataFrame | None = None
+    comparisons: pd.DataFrame | None = None
+    """Of step tokens: how many tokens each comparison tested; table tokens lists some of them."""
 
     @property
     def classes(self) -> tuple[str, str]:
@@ -95,14 +96,22 @@ def edge_rows(chain: Chain) -> pd.DataFrame:
     edges = chain.pathways.reset_index(drop=True)
     found: Any = pd.DataFrame(columns=["source_name", "target_name"])
     if chain.agreement is not None:
-        found = chain.agreement.loc[np.asarray(chain.agreement["scope"] == "pathway")].copy()
-        found["replayed"] = found["n"]
+        found = judged(chain.agreement.loc[np.asarray(chain.agreement["scope"] == "pathway")])
+        found["replayed"] = found["n"].where(found["n"] > 0)
     keep = [c for c in columns if c not in edges.columns and c in found.columns]
     found = found[["source_name", "target_name", *keep]].drop_duplicates(["source_name", "target_name"])
     joined = edges.merge(found, on=["source_name", "target_name"], how="left", validate="many_to_one")
     joined = joined.reindex(columns=columns)
     order = ["target_layer", "target_name", "kind", "rank", "source_name"]
     return joined.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def judged(agreement: pd.DataFrame) -> pd.DataFrame:
+    """A copy in which `validated` is null where no row was replayed or the step concludes nothing, and not false."""
+    out = agreement.copy()
+    none = ~np.asarray(out["n"] > 0) | np.asarray(out["note"].fillna("").astype(str).str.startswith(NONE), dtype=bool)
+    out["validated"] = out["validated"].astype(object).where(~none, None)
+    return out
 
 
 def main_kind(edges: pd.DataFrame) -> str:
@@ -137,6 +146,8 @@ def replay_agreement(replay: pd.DataFrame | None) -> pd.DataFrame:
     if replay is None or not len(replay):
         return pd.DataFrame(columns=columns)
     control = np.asarray(replay["control"], dtype=bool)
+    turned = np.where(replay["set_to"] > replay["source_activation"], -1.0, 1.0)
+    replay = replay.assign(predicted=replay["predicted"] * turned, measured=replay["measured"] * turned)
     out: dict[str, dict[str, Any]] = {}
     for column, mask, keys in (
         ("pearson", ~control, ("source_name", "target_name")),
@@ -159,72 +170,6 @@ def pearson(a: Any, b: Any) -> float:
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(np.corrcoef(x, y)[0, 1])
-
-
-# ---------------------------------------------------------------- words
-
-
-TOKEN = ("token", "token_id", "condition", "count", "n", "against_count", "against_n", "log_odds", "ci_low", "ci_high",
-         "q")  # fmt: skip
-
-
-def by_name(rows: Any, columns: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Records of a table by the feature they name, in its order; rows that name none are left out."""
-    out: dict[str, list[dict[str, Any]]] = {}
-    lists = [rows[c].tolist() for c in columns]
-    for name, *values in zip(rows["name"].tolist(), *lists, strict=True):
-        if isinstance(name, str) and name:
-            out.setdefault(name, []).append(dict(zip(columns, values, strict=True)))
-    return out
-
-
-def under_patches(tokens: pd.DataFrame, comparison: str = "patches") -> pd.DataFrame:
-    """The rows of one comparison: patches of the features, or controls (of random latents)."""
-    return tokens.loc[np.asarray(tokens["comparison"] == comparison) & np.asarray(tokens["name"].fillna("") != "")]
-
-
-def found_tokens(tokens: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """By feature: its tokens that were found, largest |log-odds| first; an empty list where none was."""
-    tokens = under_patches(tokens)
-    out: dict[str, list[dict[str, Any]]] = {str(n): [] for n in tokens["name"].unique()}
-    mine = tokens.loc[np.asarray(tokens["found"].fillna(False), dtype=bool)]
-    for name, part in by_name(mine, TOKEN).items():
-        out[name] = sorted(part, key=lambda r: (-abs(r["log_odds"]), r["token_id"]))
-    return out
-
-
-def token_words(tokens: pd.DataFrame | None) -> pd.DataFrame:
-    """By feature: the found tokens of its patches in words, strongest first; "" where none of those tested was."""
-    found = {} if tokens is None else found_tokens(tokens)
-    out = []
-    for name, part in found.items():
-        said = dict.fromkeys(f"{shown(r['token'])} {'+' if r['log_odds'] > 0 else MINUS}" for r in part)
-        out.append({"name": name, "tokens": _some(list(said))})
-    return pd.DataFrame(out, columns=["name", "tokens"])
-
-
-def logit_words(logits: pd.DataFrame | None) -> pd.DataFrame:
-    """By feature: what its decoder row raises and lowers most, in words."""
-    out = []
-    for name, part in ({} if logits is None else by_name(logits, ("token", "rank", "effect"))).items():
-        ranked = sorted(part, key=lambda r: r["rank"])
-        out.append({
-            "name": name, "raises": _some([shown(r["token"]) for r in ranked if r["effect"] > 0]),
-            "lowers": _some([shown(r["token"]) for r in ranked if r["effect"] < 0]),
-        })  # fmt: skip
-    return pd.DataFrame(out, columns=["name", "raises", "lowers"])
-
-
-def shown(token: object) -> str:
-    """A token as a reader can see it: its leading space as a mark, what is hidden or moves others written out."""
-    text = printable(str(token).replace("\t", "\\t").replace("\n", "\\n"))
-    lead = len(text) - len(text.lstrip(" "))
-    return "\u2423" * lead + text[lead:]
-
-
-def _some(words: Sequence[str]) -> str:
-    more = f", and {len(words) - WORDS} more" if len(words) > WORDS else ""
-    return ", ".join(words[:WORDS]) + more
 
 
 # ---------------------------------------------------------------- features

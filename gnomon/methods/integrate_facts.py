@@ -9,13 +9,17 @@ import pandas as pd
 import pyarrow as pa
 
 from gnomon.methods.chain_tables import NUMBER, TEXT, WHOLE
-from gnomon.methods.integrate import Chain, main_kind, under_patches
+from gnomon.methods.integrate import Chain, judged, main_kind
+from gnomon.methods.integrate_words import under_patches
+from gnomon.methods.patch_effects import NONE
 
 FACTS = pa.schema(
     [("name", TEXT), ("value", NUMBER), ("ci_low", NUMBER), ("ci_high", NUMBER), ("control", NUMBER), ("n", WHOLE),
      ("text", TEXT)]
 )  # fmt: skip
 """`integrate/facts`: control is what random latents give in place of the value; null where there is none."""
+
+MEASURES = {"rate": "share of {first} answers", "margin": "margin of the {first} option (nats)"}
 
 
 def fact_rows(chain: Chain, features: pd.DataFrame, edges: pd.DataFrame, shortfall: str) -> list[dict[str, Any]]:
@@ -39,42 +43,57 @@ def fact_rows(chain: Chain, features: pd.DataFrame, edges: pd.DataFrame, shortfa
         out.append(_fact("strongest d", lead["d"], text=str(lead["name"]), n=lead["test_first"] + lead["test_second"],
                          **ends))  # fmt: skip
     if chain.causal is not None:
-        out += _causal(chain.causal)
+        out += _causal(chain.causal, first)
     if chain.agreement is not None:
         out += _replayed(chain.agreement)
     if chain.tokens is not None:
         mine, beside = (_found(under_patches(chain.tokens, c)) for c in ("patches", "controls"))
-        of, latents = (len(set(under_patches(chain.tokens, c)["name"])) for c in ("patches", "controls"))
+        lines = chain.tokens if chain.comparisons is None else chain.comparisons
+        tests = under_patches(lines)
+        of, latents = (len(_concluding(under_patches(lines, c))) for c in ("patches", "controls"))
         share = len(beside) * of / latents if latents else None
+        notes = [str(n) for n in tests["note"].fillna("")]
+        if chain.comparisons is not None:
+            out += [_fact("token tests", tests["vocabulary"].sum()), _fact("telling tests", tests["tested"].sum())]
         out += [
-            _fact("token tests", len(under_patches(chain.tokens))),
+            _fact("no tokens", text=notes[0] if notes and all(notes) else ""),
             _fact("tokens", len(mine), control=share),
             _fact("features with tokens", mine["name"].nunique()),
         ]
     return out
 
 
+def _concluding(lines: pd.DataFrame) -> pd.DataFrame:
+    """(feature or random latent, the feature that it stands for) of the comparisons that conclude something."""
+    mine = lines.loc[np.asarray(lines["note"].fillna("") == "")]
+    return mine[["name", "matches"]].fillna("").drop_duplicates()
+
+
 def _found(tokens: pd.DataFrame) -> pd.DataFrame:
     return tokens.loc[np.asarray(tokens["found"].fillna(False), dtype=bool)]
 
 
-def _causal(causal: pd.DataFrame) -> list[dict[str, Any]]:
+def _causal(causal: pd.DataFrame, first: str) -> list[dict[str, Any]]:
+    """What was patched; the strongest change of a causal feature, or of any where none is."""
     yes = causal.loc[np.asarray(causal["is_causal"].fillna(False), dtype=bool)]
-    out = [_fact("patched", len(causal)), _fact("causal", len(yes))]
-    if len(yes):
-        best = yes.iloc[int(np.argmax(np.abs(np.nan_to_num(yes["effect"]))))]
+    why = next((str(v) for v in causal["verdict"] if str(v).startswith(NONE)), "")
+    out = [_fact("patched", len(causal)), _fact("causal", len(yes)),
+           _fact("no causes", text=why.removeprefix(NONE).lstrip(": "))]  # fmt: skip
+    among = yes if len(yes) else causal.loc[causal["change"].notna()]
+    if len(among):
+        best = among.iloc[int(np.argmax(np.abs(np.nan_to_num(among["effect"]))))]
         out.append(_fact("strongest change", best["change"], best["ci_low"], best["ci_high"], best["control_change"],
                          best["n"], str(best["name"])))  # fmt: skip
         out.append(_fact("strongest condition", text=str(best["condition"]).replace("_", " ")))
-        out.append(_fact("measure", text=str(best["measure"])))
+        out.append(_fact("measure", text=MEASURES.get(str(best["measure"]), "{first}").format(first=first)))
     return out
 
 
 def _replayed(agreement: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = agreement.loc[np.asarray(agreement["scope"] == "pathway")]
-    judged = rows["validated"].notna()
-    good = int(rows.loc[judged, "validated"].astype(bool).sum())
-    out = [_fact("replayed", len(rows)), _fact("validated", good)]
+    rows = judged(agreement.loc[np.asarray(agreement["scope"] == "pathway") & np.asarray(agreement["n"] > 0)])
+    known = rows["validated"].notna()
+    good = int(rows.loc[known, "validated"].astype(bool).sum())
+    out = [_fact("replayed", len(rows)), _fact("judged", known.sum()), _fact("validated", good)]
     whole = {str(r["scope"]): r for r in agreement.to_dict("records") if r["scope"] in ("all", "controls")}
     beside = whole.get("controls")
     for name, r in (("pearson", whole.get("all")), ("control pearson", beside)):

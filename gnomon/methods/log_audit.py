@@ -260,8 +260,11 @@ class LogAudit:
 
 
 def no_number(d: Any) -> bool:
-    """Whether an effect size is missing, NaN or infinite."""
-    return d is None or not math.isfinite(d)
+    """Whether an effect size is missing, NaN, infinite, or a whole number too large for any."""
+    try:
+        return d is None or not math.isfinite(d)
+    except OverflowError:
+        return True
 
 
 def _named(check: str, names: Sequence[str], what: str) -> Check:

@@ -9,11 +9,14 @@ from gnomon.methods.log_audit import LogAudit, no_number
 
 
 def validation(audit: LogAudit) -> dict[str, Any]:
-    """`causal_by_layer`, `joinable_features`, `validated` (no check failed), and what stands behind them."""
+    """`causal_by_layer`, `joinable_features`, `validated`, and what stands behind them.
+
+    validated: no check failed, and there were both checkpoints and logs to join.
+    """
     checks, covered = audit.checks(), audit.covered()
     least, middle, most = covered.trials
     return {
-        "validated": all(c.level != "fail" for c in checks),
+        "validated": bool(audit.found and audit.asked) and all(c.level != "fail" for c in checks),
         "causal_by_layer": by_layer(audit, causal=True),
         "features_by_layer": by_layer(audit, causal=False),
         "causal_features": len(audit.causal),

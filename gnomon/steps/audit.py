@@ -19,6 +19,7 @@ from gnomon.blocks import Block, Ref, Table, Text, Tokens
 from gnomon.errors import UserError
 from gnomon.methods.audit_checks import Check, Level
 from gnomon.methods.chain_audit import patch_checks, pathway_checks, separation_checks
+from gnomon.methods.two_classes import DEFAULT, class_names
 from gnomon.rows import counts as counting
 from gnomon.stats import MIN_CLASS
 from gnomon.step import Context, Inputs, Step
@@ -56,7 +57,7 @@ class Audit(Step):
     max_cut: float = Field(default=0.2, ge=0, le=1)
     """Warn above this share of answers cut off at the token limit."""
     max_majority: float = Field(default=0.9, ge=0.5, le=1)
-    """Warn where one class (correct or incorrect) holds more than this share of the parsed answers."""
+    """Warn where one class (correct or incorrect, safe or risky) holds more than this share of the parsed answers."""
     max_same_answer: float = Field(default=0.5, ge=0, le=1)
     """Warn where one answer makes up more than this share of all parsed answers: the model may be repeating itself."""
     min_class: int = Field(default=MIN_CLASS, ge=1)
@@ -68,7 +69,8 @@ class Audit(Step):
 
     def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
         rows = inputs.generations()
-        checks = [*self.checks(rows), *joins(inputs, rows), *chain(inputs)]
+        names = class_names(None, inputs["generations"])
+        checks = [*self.checks(rows, names), *joins(inputs, rows), *chain(inputs)]
         for line in checks:
             if line.level != "ok":
                 ctx.log.warning("%s: %s", line.check, line.detail)
@@ -83,12 +85,13 @@ class Audit(Step):
         levels = {"checks": len(checks), "warned": sum(c.level == "warn" for c in checks), "failed": len(failed)}
         out.table("summary", pa.Table.from_pylist([{"name": k, "value": v} for k, v in levels.items()], schema=SUMMARY))
 
-    def checks(self, rows: pd.DataFrame) -> list[Check]:
-        """Every check that the table alone can answer; `rows` is a generations table. UserError for an empty one."""
+    def checks(self, rows: pd.DataFrame, names: tuple[str, str] = DEFAULT) -> list[Check]:
+        """Every check that the table alone can answer; `rows` is a generations table, `names` those of label true and
+        label false. UserError for an empty one."""
         if not len(rows):
             raise UserError("the generation has no rows", "at least one answer", "raise generate.n")
         return [
-            *identities(rows), *leaks(rows), *self._classes(rows),
+            *identities(rows), *leaks(rows), *self._classes(rows, names),
             self._rate("unparsed answers", counting.labelled(rows, None), rows, self.max_unparsed,
                        "could not be parsed and count as neither right nor wrong; look at the offenders below"),
             self._rate("answers cut off", np.asarray(rows["finish"]) == "length", rows, self.max_cut,
@@ -102,18 +105,19 @@ class Audit(Step):
         detail = f"{int(hit.sum())} of {len(hit)} answers {what}" if hit.any() else f"none of {len(hit)} answers"
         return Check(name, level, found.value, limit, detail, found.low, found.high)
 
-    def _classes(self, rows: pd.DataFrame) -> list[Check]:
+    def _classes(self, rows: pd.DataFrame, names: tuple[str, str]) -> list[Check]:
         out: list[Check] = []
         right, wrong = counting.labelled(rows, True), counting.labelled(rows, False)
         parsed = int(right.sum() + wrong.sum())
         if not right.any() or not wrong.any():
-            none = "correct" if not right.any() else "incorrect"
-            other = "an easier task" if none == "correct" else "a harder task"
+            none = names[0] if not right.any() else names[1]
+            other = "another task or model" if names != DEFAULT else (
+                "an easier task" if none == names[0] else "a harder task")  # fmt: skip
             return [Check("empty class", "fail", 0, 1, f"no {none} answer: there are no two classes; choose {other}")]
         found = counting.share(right[right | wrong], np.asarray(rows["group"])[right | wrong])
-        share, name = max((right.sum() / parsed, "correct"), (wrong.sum() / parsed, "incorrect"))
+        share, name = max((right.sum() / parsed, names[0]), (wrong.sum() / parsed, names[1]))
         detail = f"{share:.0%} of the parsed answers are {name}; always saying so would be that accurate"
-        low, high = (found.low, found.high) if name == "correct" else (1 - found.high, 1 - found.low)
+        low, high = (found.low, found.high) if name == names[0] else (1 - found.high, 1 - found.low)
         level: Level = "warn" if share > self.max_majority else "ok"
         out.append(Check("class balance", level, share, self.max_majority, detail, low, high))
         for split in SPLITS:
@@ -121,10 +125,10 @@ class Audit(Step):
             if not here.any():
                 out.append(Check(f"split {split}", "warn", 0, 1, f"split {split!r} is empty; see generate.splits"))
                 continue
-            counts = {"correct": int((here & right).sum()), "incorrect": int((here & wrong).sum())}
+            counts = {names[0]: int((here & right).sum()), names[1]: int((here & wrong).sum())}
             name, least = min(counts.items(), key=lambda item: item[1])
             few = least < self.min_class
-            detail = f"{counts['correct']} correct and {counts['incorrect']} incorrect rows in split {split!r}"
+            detail = f"{counts[names[0]]} {names[0]} and {counts[names[1]]} {names[1]} rows in split {split!r}"
             if few:
                 detail += f"; {self.min_class} {name} ones are needed for an interval; raise generate.n"
             out.append(Check(f"split {split}", "warn" if few else "ok", least, self.min_class, detail))
@@ -163,7 +167,7 @@ class Audit(Step):
     def summary(self, artifact: Artifact) -> list[Block]:
         refs = {name: Ref("summary", {"name": name}, "value", ",.0f") for name in ("checks", "warned", "failed")}
         table = artifact.table("checks")
-        out: list[Block] = [Text("{checks} checks of the answers: {failed} failed, {warned} warned.", refs)]
+        out: list[Block] = [Text("{checks} checks: {failed} failed, {warned} warned.", refs)]
         out += [Text(f"{line['check']}: {line['detail']}", kind="warning")
                 for line in table.to_dict("records") if line["level"] != "ok"]  # fmt: skip
         out.append(Table("checks", "Checks", ("check", "level", "value", "limit", "detail"), limit=40))

@@ -26,7 +26,7 @@ from gnomon.writer import Writer
 
 TABLES = {
     "causal": "causal_features", "effects": "causal_features", "pathways": "pathways", "prompts": "pathways",
-    "replay": "replay", "agreement": "replay", "tokens": "tokens", "logits": "tokens",
+    "replay": "replay", "agreement": "replay", "tokens": "tokens", "logits": "tokens", "comparisons": "tokens",
 }  # fmt: skip
 """Table -> the kind that holds it; each is left out where its step, or the table, is not there."""
 
@@ -65,11 +65,10 @@ class Integrate(Step):
         nodes = node_rows(features, chain.classes)
         rows = inputs.generations()
         test = ctx.split(rows, "test", "how many rows each class has, before anything is said to be concluded")
-        why = shortfall(test["label"], chain.classes, "test") if len(test) else ""
+        why = shortfall(test["label"], chain.classes, "test")
         facts = fact_rows(chain, features, edges, why)
-        name = ctx.study.resolve().name
-        graph = attribution_graph(features, edges, chain.classes, model_name(inputs), f"{name}-{out.name}")
-        facts.append({"name": "graph", "value": float(graph is not None), "n": len(nodes), "text": ""})
+        graph, no_graph = attribution_graph(features, edges, chain.classes, model_name(inputs))
+        facts.append({"name": "graph", "value": float(graph is not None), "n": len(nodes), "text": no_graph})
 
         _write(out, "features", features, INTEGRATED)
         _write(out, "edges", edges, EDGES)

@@ -10,7 +10,7 @@
   var SVG = "http://www.w3.org/2000/svg", LEFT = 118, RIGHT = 34, TOP = 22, FOOT = 44, LABELS = 14;
   var E = { source: 0, target: 1, kind: 2, size: 3, low: 4, high: 5, share: 6, valid: 7, pearson: 8, slope: 9, measured: 10, control: 11 };
   function by(id) { return document.getElementById(id); }
-  var data = JSON.parse(by("data").textContent), nodes = data.nodes, edges = data.edges, names = {};
+  var data = JSON.parse(by("data").textContent), nodes = data.nodes, edges = data.edges, names = Object.create(null);
   var graph = by("graph"), panel = by("panel"), canvas = by("canvas");
   var state = { kind: 0, by: E.size, valid: false, all: !edges.length, share: 100, pinned: -1, hovered: -1, at: -1 };
   var drawn = { nodes: [], edges: [], groups: {}, paths: [], place: {} };
@@ -86,7 +86,9 @@
     var layer = svg("g", {});
     graph.appendChild(layer);
     drawn.edges.slice().reverse().forEach(function (i) { addEdge(layer, i, top); });
-    drawn.nodes.forEach(function (i) { addNode(i, perRow[nodes[i].row] <= LABELS); });
+    [false, true].forEach(function (causal) {  // rings are drawn last, over their neighbours
+      drawn.nodes.forEach(function (i) { if (!!nodes[i].causal === causal) addNode(i, perRow[nodes[i].row] <= LABELS); });
+    });
     graph.appendChild(svg("text", { "class": "site", x: LEFT, y: height - 14, text: "← more active in " + data.classes[1] }));
     graph.appendChild(svg("text", { "class": "site", x: width - RIGHT, y: height - 14, "text-anchor": "end", text: "more active in " + data.classes[0] + " →" }));
     if (!drawn.groups[state.at]) state.at = drawn.nodes.length ? drawn.nodes[0] : -1;
@@ -162,8 +164,9 @@
     button.addEventListener("click", function () { go(i); });
     return button;
   }
-  function verdict(valid) {
-    if (valid === null) return "not replayed";
+  function verdict(edge) {
+    var valid = edge[E.valid];
+    if (valid === null) return known(edge[E.measured]) ? "no conclusion" : "not replayed";
     return make("span", { "class": valid ? "good" : "bad", text: valid ? "✓ yes" : "✕ no" });
   }
   function side(title, list, end) {
@@ -172,7 +175,7 @@
     if (!chosen.length) { panel.appendChild(make("p", { "class": "quiet", text: "No kept pathway of this kind." })); return; }
     panel.appendChild(table(["feature", "attribution", "share", "Pearson", "validated"], chosen.slice(0, 30).map(function (i) {
       var edge = edges[i];
-      return [jump(edge[end]), interval(edge[E.size], edge[E.low], edge[E.high], true), number(edge[E.share], true), number(edge[E.pearson]), verdict(edge[E.valid])];
+      return [jump(edge[end]), interval(edge[E.size], edge[E.low], edge[E.high], true), number(edge[E.share], true), number(edge[E.pearson]), verdict(edge)];
     })));
     if (chosen.length > 30) panel.appendChild(make("p", { "class": "quiet", text: (chosen.length - 30) + " more in the table edges" }));
   }
@@ -206,8 +209,9 @@
     }
     side("Fed by", node.up, E.source);
     side("Feeds", node.down, E.target);
+    if (data.kinds[state.kind] !== "total" && node.up.concat(node.down).some(function (i) { return known(edges[i][E.measured]); })) panel.appendChild(make("p", { "class": "quiet", text: "Replay measures the whole effect: Pearson and validated are those of the pathway, not of its " + data.kinds[state.kind] + " part." }));
     if (node.tokens) {
-      panel.appendChild(make("h3", { text: "Tokens that shift (" + node.tokens.length + " of " + node.tested + " tests)" }));
+      panel.appendChild(make("h3", { text: "Tokens that shift under its patches" + (known(node.tested) ? " (" + node.tested.toLocaleString("en") + " tests)" : "") }));
       if (!node.tokens.length) panel.appendChild(make("p", { "class": "quiet", text: "None." }));
       else panel.appendChild(table(["token", "patched", "unpatched", "log-odds"], node.tokens.map(function (t) {
         return [make("span", { "class": "token", title: t[1].replace(/_/g, " "), text: t[0] }), t[2] + "/" + t[3], t[4] + "/" + t[5], interval(t[6], t[7], t[8], true)];
@@ -227,7 +231,7 @@
     if (!strong.length) { panel.appendChild(make("p", { "class": "quiet", text: edges.length ? "No pathway fits what is chosen above." : "No pathway was kept: these are the features alone." })); return; }
     panel.appendChild(make("h3", { text: "Strongest pathways" }));
     panel.appendChild(table(["source", "target", "attribution", "validated"], strong.map(function (i) {
-      return [jump(edges[i][E.source]), jump(edges[i][E.target]), number(edges[i][E.size], true), verdict(edges[i][E.valid])];
+      return [jump(edges[i][E.source]), jump(edges[i][E.target]), number(edges[i][E.size], true), verdict(edges[i])];
     })));
   }
 
@@ -300,7 +304,7 @@
   label();
   by("legend").textContent = "";
   [["●", "more active in " + data.classes[0], "first"], ["●", "more active in " + data.classes[1], "second"], ["●", "not known", "none"],
-    ["◎", "causal"], ["━", "validated by replay"], ["╌", "not validated"], ["┈", "not replayed"], ["▬", "raises its target", "first"], ["▬", "lowers it", "second"]
+    ["◎", "causal"], ["━", "validated by replay"], ["╌", "not validated"], ["┈", "not replayed, or no conclusion"], ["▬", "raises its target", "first"], ["▬", "lowers it", "second"]
   ].forEach(function (entry) {
     by("legend").appendChild(make("i", {}, [make("span", { "class": "dot " + (entry[2] || ""), text: entry[0] + " " }), document.createTextNode(entry[1])]));
   });
@@ -310,7 +314,8 @@
   state.share = whole > data.strongest && whole > 1 ? 100 * Math.log(data.strongest) / Math.log(whole) : 100;
   by("strongest").value = state.share;
   draw();
-  var asked = names[decodeURIComponent(location.hash.slice(1))];
+  var asked;
+  try { asked = names[decodeURIComponent(location.hash.slice(1))]; } catch (malformed) { /* no name of a feature */ }
   if (asked !== undefined) go(asked); else show(-1);
   var waiting = 0;
   window.addEventListener("resize", function () { clearTimeout(waiting); waiting = setTimeout(draw, 120); });
