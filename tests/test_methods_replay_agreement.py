@@ -78,19 +78,25 @@ def test_p_by_hand():
     assert nothing.p == pytest.approx([1.0])
 
 
-def simulated(rng: np.random.Generator, pathways: int, controls: int, planted: int, size: float) -> np.ndarray:
-    """Which pathways come out validated. Each source (random or not) has an effect of its own on its target, larger
-    where the source is more active; the scale of targets and the activity of sets differ. Planted ones are larger."""
-    scale = np.exp(rng.standard_normal((pathways, 1)))
-    effect = scale * rng.standard_normal((pathways, 1 + controls)) * np.exp(0.5 * rng.standard_normal((pathways, 1)))
-    effect[:planted, 0] = size * scale[:planted, 0] * rng.choice([-1, 1], planted)
-    noise = 0.3 * np.abs(effect)[..., None] * rng.standard_normal((pathways, 1 + controls, ROWS))
-    measured = effect[..., None] + noise
-    predicted = effect[:, 0, None] * (1 + 0.2 * rng.standard_normal((pathways, ROWS)))
+def simulated(
+    rng: np.random.Generator, sources: int, controls: int, planted: int, size: float, targets: int = 1
+) -> np.ndarray:
+    """Which pathways of `sources`, each to every one of `targets`, come out validated. Each source (random or not) has
+    a strength of its own, larger where its set is more active; the scale of targets differs. Planted ones are larger.
+    """
+    scale = np.exp(rng.standard_normal((1, targets, 1)))
+    effect = rng.standard_normal((sources, 1, 1 + controls)) * np.exp(0.5 * rng.standard_normal((sources, 1, 1)))
+    effect[:planted, 0, 0] = size * rng.choice([-1, 1], planted)
+    effect = (effect * scale).reshape(-1, 1 + controls)
+    measured = effect[..., None] + 0.3 * np.abs(effect)[..., None] * rng.standard_normal((*effect.shape, ROWS))
+    predicted = effect[:, 0, None] * (1 + 0.2 * rng.standard_normal((len(effect), ROWS)))
     strength = np.abs(measured.mean(-1))
-    found = against_controls(strength[:, 0], list(strength[:, 1:]))
+    names = [[(i // targets, k) for k in range(controls)] for i in range(len(effect))]
+    found = against_controls(strength[:, 0], list(strength[:, 1:]), names)
     sign = (predicted * measured[:, 0] > 0).mean(-1)
-    return validated(found.q, sign, np.full(pathways, ROWS))
+    spread = 2 * measured[:, 0].std(-1) / ROWS**0.5
+    middle = measured[:, 0].mean(-1)
+    return validated(found.q, sign, np.full(len(effect), ROWS), middle - spread, middle + spread)
 
 
 @pytest.mark.parametrize("controls", [5, 10])
@@ -107,12 +113,31 @@ def test_sources_like_random_ones_are_seldom_validated_and_planted_ones_are(cont
     assert np.mean(others) <= 0.07
 
 
-def test_a_wrong_sign_or_too_few_rows_is_not_validated():
-    q = np.full(4, 0.001)
-    assert validated(q, np.array([1.0, 0.7, 1.0, np.nan]), np.array([8, 8, 2, 0])).tolist() == [
-        True,
-        False,
-        False,
-        False,
-    ]
-    assert not validated(np.array([0.06, np.nan]), np.ones(2), np.array([8, 8])).any()
+@pytest.mark.parametrize(("sources", "targets"), [(10, 4), (4, 10)])
+def test_a_source_of_many_targets_is_one_draw_and_not_many(sources, targets):
+    rng = np.random.default_rng(1)
+    null = sum(simulated(rng, sources, 5, 0, 0, targets).any() for _ in range(200))
+    assert null <= 19
+    power = [simulated(rng, sources, 20, sources // 2, 12.0, targets)[: sources // 2 * targets].mean()
+             for _ in range(20)]  # fmt: skip
+    assert np.mean(power) >= 0.8
+
+
+def test_a_latent_that_stands_in_two_sets_counts_once():
+    strength, sets = np.array([9.0, 9.0]), [np.array([1.0, 2.0, 3.0])] * 2
+    apart = against_controls(strength, sets)
+    shared = against_controls(strength, sets, [["a", "b", "c"]] * 2)
+    assert (apart.drawn, shared.drawn) == (6, 3)
+    assert apart.p == pytest.approx([1 / 7] * 2)
+    assert shared.p == pytest.approx([1 / 4] * 2)
+    assert (apart.fewest(0.3), shared.fewest(0.3)) == (1, 2)  # 2 / (.3 * 7) and 2 / (.3 * 4) of 2 pathways
+    low = against_controls(np.array([1.5, 9.0]), sets, [["a", "b", "c"]] * 2)
+    assert low.p[0] == pytest.approx((1 + 2 / 2 + 2 / 2) / 4)  # ratio .75: 2 / 2 and 3 / 1.5 are as large, of both sets
+
+
+def test_a_wrong_sign_an_interval_around_0_or_too_few_rows_is_not_validated():
+    q, low, high = np.full(5, 0.001), np.array([1.0, 1, 1, 1, -1]), np.full(5, 2.0)
+    found = validated(q, np.array([1.0, 0.7, 1.0, np.nan, 1.0]), np.array([8, 8, 2, 0, 8]), low, high)
+    assert found.tolist() == [True, False, False, False, False]
+    assert validated(q[:1], np.ones(1), np.array([3]), -high[:1], -low[:1]).tolist() == [True]
+    assert not validated(np.array([0.06, np.nan]), np.ones(2), np.array([8, 8]), low[:2], high[:2]).any()

@@ -160,7 +160,8 @@ def test_only_totals_are_replayed_and_the_strongest_of_each_target():
 PLANTED = [latent_name(small.SITES[0], i) for i in small.PLANTED]
 ABSENT = [latent_name(small.SITES[0], i) for i in (2, 17, 21, 25)]
 TARGET = latent_name(small.SITES[2], small.TARGET)
-FEW: dict[str, Any] = {"controls": 12, "draws": 200, "rows": 8}
+FEW: dict[str, Any] = {"controls": 12, "draws": 200, "rows": 8, "alpha": 0.1}
+"""alpha: the toy dictionary has few latents to compare with, so that no p is small."""
 
 
 @pytest.fixture(scope="module")
@@ -250,11 +251,17 @@ def test_class_means_are_those_of_the_other_class(study):
     artifact = run(study, "means", to="class_mean", controls=3)
     means = inputs["features"][0].table("separations").set_index("name")
     lines, label = artifact.table("replay"), inputs["generations"][0].table("generations").set_index("row")["label"]
+    active = artifact.table("activity").query("tokens > 0 and site == @small.SITES[0]")
+    typical = {latent_name(small.SITES[0], int(str(u))): float(part["total"].to_numpy().mean())
+               for u, part in active.groupby("latent")}  # fmt: skip
     known = [n for n in PLANTED + ABSENT if n in means.index]
     assert set(lines.loc[~lines["control"], "source_name"]) <= set(known)
     for line in lines.to_dict("records"):
         name = line["matches"] or line["source_name"]
-        assert line["set_to"] == means.loc[name, "second_mean" if label[line["row"]] else "first_mean"]
+        other = means.loc[name, "second_mean" if label[line["row"]] else "first_mean"]
+        share = typical[line["source_name"]] / typical[name]
+        assert line["control"] or share == 1
+        assert line["set_to"] == pytest.approx(share * other)
     assert facts(artifact)["to"] == "the other class's mean"
     with pytest.raises(UserError, match="no table separations"):
         run(study, "means_missing", {"features": [inputs["generations"][0]]}, to="class_mean")
@@ -335,10 +342,13 @@ def test_agreement_of_pathways_by_hand():
     lines = []
     for row in range(5):
         for source, control, size in ((1, False, 2.0 + row), (50, True, 0.5), (51, True, -0.5)):
-            lines.append({"pathway": 0, "source": source, "control": control, "group": f"g{row}", "source_layer": 0,
+            lines.append({"pathway": 0, "source_name": f"L0-{source}", "set_to": 0.0, "source_activation": 1.0,
+                          "control": control, "group": f"g{row}", "source_layer": 0,
                           "target_layer": 3, "target_activation": float(row > 0), "predicted": size,
                           "measured": size})  # fmt: skip
-    found = agreement_rows(paths, pd.DataFrame(lines), alpha=0.5, draws=200, seed=0)
+    made = pd.DataFrame(lines)
+    found, against = agreement_rows(paths, made, alpha=0.5, draws=200, seed=0)
+    assert (against.drawn, against.fewest(0.5)) == (2, 1)
     first, second = found[:2]
     assert (first["n"], first["measured"], first["control_measured"], first["ratio"]) == (5, 4.0, 0.5, 8.0)
     assert first["p"] == pytest.approx(1 / 3)
@@ -346,6 +356,8 @@ def test_agreement_of_pathways_by_hand():
     assert first["note"] == "in 1 of 5 rows the target is not active: its pre-activation was measured"
     assert (second["n"], second["validated"]) == (0, False)
     assert "no held-out row" in second["note"]
-    assert (
-        agreement_rows(paths, pd.DataFrame(lines), alpha=0.5, draws=200, seed=0, why_not="few")[0]["validated"] is False
-    )
+    assert agreement_rows(paths, made, alpha=0.5, draws=200, seed=0, why_not="few")[0][0]["validated"] is False
+    up = made.assign(set_to=np.where(made["group"] < "g2", 2.0, 0.0))  # rows that are moved the other way
+    for c in ("predicted", "measured"):
+        up[c] = np.where(made["group"] < "g2", -made[c], made[c])
+    assert agreement_rows(paths, up, alpha=0.5, draws=200, seed=0)[0][0] == first

@@ -9,12 +9,16 @@ with random latents that are active as often:
     strength T = |mean m|,   ratio = T / mean T of its controls,   p = (1 + controls with a ratio as large) / (1 + all)
 
 A control's ratio is taken over the other controls of its set, and the ratios of all sets are one null: they have no
-unit, so that p can be small with few controls each. That the pathway has one more control under the line than they have
-makes its ratio the less extreme: p errs to the safe side. BH over the pathways. Source of p: Phipson & Smyth 2010.
+unit, so that p can be small with few controls each. A latent that stands in several sets (a source reaches many
+targets, and its controls are drawn once) is one control all the same: each of its ratios counts in part, since they
+rise and fall together. That the pathway has one more control under the line than they have makes its ratio the less
+extreme: p errs to the safe side. BH over the pathways. Source of p: Phipson & Smyth 2010.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,6 +86,7 @@ class Against:
     """Pathways beside their matched random latents: all `[pathways]`.
 
     control: mean strength of a pathway's controls; ratio: its own over that; controls: how many; p, q: see above.
+    drawn: how many different random latents the null is of, so that no p is under 1 / (1 + drawn).
     """
 
     control: np.ndarray
@@ -89,24 +94,41 @@ class Against:
     controls: np.ndarray
     p: np.ndarray
     q: np.ndarray
+    drawn: int
+
+    def fewest(self, alpha: float) -> int:
+        """How many pathways have to stand above all random latents for BH to find them at level alpha."""
+        tested = int(np.isfinite(self.p).sum())
+        return math.ceil(tested / (alpha * (1 + self.drawn)) - 1e-9)
 
 
-def against_controls(strength: np.ndarray, controls: Sequence[np.ndarray]) -> Against:
+def against_controls(
+    strength: np.ndarray, controls: Sequence[np.ndarray], names: Sequence[Sequence[object]] | None = None
+) -> Against:
     """Test `strength [pathways]` (NaN: not replayed) against the strengths of each one's controls.
 
-    A pathway with fewer than FEWEST_CONTROLS has no p and is in no family.
+    names: which latent each control is; all are different ones unless given. A pathway with fewer than FEWEST_CONTROLS
+    has no p and is in no family.
     """
     strength = np.asarray(strength, dtype=np.float64)
-    known = [np.asarray(c, dtype=np.float64)[np.isfinite(c)] for c in controls]
+    finite = [np.isfinite(np.asarray(c, dtype=np.float64)) for c in controls]
+    known = [np.asarray(c, dtype=np.float64)[on] for c, on in zip(controls, finite, strict=True)]
     counts = np.array([len(c) for c in known], dtype=np.int64)
     means = np.array([c.mean() if len(c) else np.nan for c in known], dtype=np.float64)
     usable = (counts >= FEWEST_CONTROLS) & np.isfinite(strength)
     ratio = np.where(usable, _ratio(strength, means), np.nan)
-    null = [_ratio(c, (c.sum() - c) / (len(c) - 1)) for c, good in zip(known, usable, strict=True) if good]
-    pooled = np.sort(np.concatenate(null)) if null else np.zeros(0)
-    as_large = len(pooled) - np.searchsorted(pooled, ratio * (1 - 1e-12), side="left")
-    p = np.where(usable, (1 + as_large) / (1 + len(pooled)), np.nan)
-    return Against(means, ratio, counts, p, benjamini_hochberg(p))
+    places = np.flatnonzero(usable)
+    null = np.concatenate([np.zeros(0), *(_ratio(known[i], (known[i].sum() - known[i]) / (counts[i] - 1))
+                                          for i in places)])  # fmt: skip
+    given = names if names is not None else [[(i, k) for k in range(len(c))] for i, c in enumerate(controls)]
+    latents = [name for i in places.tolist() for name, on in zip(given[i], finite[i], strict=True) if on]
+    often = Counter(latents)
+    order = np.argsort(null)
+    weights = np.array([1 / often[name] for name in latents], dtype=np.float64)[order]
+    above = np.concatenate([np.cumsum(weights[::-1])[::-1], [0.0]])
+    as_large = above[np.searchsorted(null[order], ratio * (1 - 1e-12), side="left")]
+    p = np.where(usable, np.minimum((1 + as_large) / (1 + len(often)), 1.0), np.nan)
+    return Against(means, ratio, counts, p, benjamini_hochberg(p), len(often))
 
 
 def _ratio(value: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -115,10 +137,13 @@ def _ratio(value: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.where(np.asarray(value) == 0, 0.0, value / other)
 
 
-def validated(q: np.ndarray, sign: np.ndarray, rows: np.ndarray, alpha: float = 0.05) -> np.ndarray:
+def validated(
+    q: np.ndarray, sign: np.ndarray, rows: np.ndarray, low: np.ndarray, high: np.ndarray, alpha: float = 0.05
+) -> np.ndarray:
     """Which pathways change their target more than random latents do, and the way they are predicted to: `[pathways]`.
 
-    q at most alpha, LEAST_SIGN of at least FEWEST_ROWS rows with the predicted sign.
+    q at most alpha, LEAST_SIGN of at least FEWEST_ROWS rows with the predicted sign, and 0 outside the interval from
+    `low` to `high` of the mean change.
     """
-    q, sign = np.asarray(q, dtype=np.float64), np.asarray(sign, dtype=np.float64)
-    return (q <= alpha) & (sign >= LEAST_SIGN) & (np.asarray(rows) >= FEWEST_ROWS)
+    q, sign, low, high = (np.asarray(v, dtype=np.float64) for v in (q, sign, low, high))
+    return (q <= alpha) & (sign >= LEAST_SIGN) & (np.asarray(rows) >= FEWEST_ROWS) & ((low > 0) | (high < 0))

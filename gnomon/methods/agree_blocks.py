@@ -39,6 +39,8 @@ def replay_blocks(artifact: Artifact) -> list[Block]:
               where={"scope": ["all", "controls", "layers", "layer controls"]}, limit=40,
               labels={"pearson_low": "low", "pearson_high": "high"}),
     ]  # fmt: skip
+    if value["fewest"] > 1:
+        blocks.append(_fewest(value))
     if value["rounding"] > STILL:
         blocks.append(Text(
             "A patch of nothing changes targets by up to {rounding} of their size: that is how exact the changes are "
@@ -94,6 +96,17 @@ def _controls(value: dict[str, Any]) -> Text:
     )  # fmt: skip
 
 
+def _fewest(value: dict[str, Any]) -> Text:
+    """What the number of random latents lets be found at all."""
+    refs = {name: _fact(name, "d") for name in ("drawn", "fewest", "tested")}
+    if value["fewest"] > value["tested"]:
+        return Text("{drawn} different random latents stand beside {tested} pathways: too few for any of these to be "
+                    "validated, whatever it does (more: controls, or a wider dictionary).",
+                    {n: refs[n] for n in ("drawn", "tested")}, "warning")  # fmt: skip
+    return Text("{drawn} different random latents stand beside {tested} pathways: {fewest} of these at least have to "
+                "stand above all of them before one can be called validated.", refs, "limit")  # fmt: skip
+
+
 def _silent(value: dict[str, Any]) -> list[Block]:
     if not value["target inactive"]:
         return []
@@ -108,8 +121,10 @@ def _method() -> Text:
         "A latent's part of the activation is set to another value at {places}, the dictionary's error term is kept, "
         "and the blocks between are run; the target is read at the {at} token. Rows are of split {split}, one a "
         "group: {rows} were looked at. Prediction: the gradient of that very row. p: a pathway's mean change over that "
-        "of its random latents, beside the same ratio of every random latent; Benjamini-Hochberg over the pathways. "
-        "Validated: q at most {alpha}, and the predicted sign in three rows of four. Intervals resample groups.",
+        "of its random latents, beside the same ratio of every random latent (one that stands beside several pathways "
+        "counts once); Benjamini-Hochberg over the pathways. Validated: q at most {alpha}, the predicted sign in three "
+        "rows of four, and 0 outside the interval of the mean change. Changes are counted as of a source that goes "
+        "down. Intervals resample groups.",
         {"places": _fact("positions", "", "text"), "at": _fact("at", "", "text"), "split": _fact("split", "", "text"),
          "rows": _fact("rows", "d"), "alpha": _fact("alpha", ".2g")}, "method",
     )  # fmt: skip

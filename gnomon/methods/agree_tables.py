@@ -20,24 +20,31 @@ _STATS = (
 
 def agreement_rows(
     pathways: pd.DataFrame, replay: pd.DataFrame, *, alpha: float, draws: int, seed: int, why_not: str = ""
-) -> list[dict[str, Any]]:
-    """Lines of table AGREEMENT: every pathway, all of them, all controls, and each pair of layers.
+) -> tuple[list[dict[str, Any]], Against]:
+    """Lines of table AGREEMENT: every pathway, all of them, all controls, and each pair of layers; and the test.
 
     Args:
         pathways: one line a pathway, numbered as `replay["pathway"]`: source_name, target_name, source_layer,
             target_layer.
         replay: table REPLAY.
         why_not: why nothing may be concluded; no pathway is then called validated.
+
+    Changes are counted as of a source that goes down: where it was set to more than it was, both change their sign.
+    Otherwise the mean over rows that are moved both ways would be about 0.
     """
+    down = np.where(replay["set_to"] > replay["source_activation"], -1.0, 1.0)
+    replay = replay.assign(predicted=replay["predicted"] * down, measured=replay["measured"] * down)
     own, random = replay.loc[~replay["control"].astype(bool)], replay.loc[replay["control"].astype(bool)]
     of_path = dict(list(own.groupby("pathway")))
-    strengths = random.groupby(["pathway", "source"])["measured"].mean().abs()
-    of_controls = {int(k): v.to_numpy(dtype=np.float64) for k, v in strengths.groupby(level=0)}
+    strengths = random.groupby(["pathway", "source_name"])["measured"].mean().abs()
+    of_controls = {int(k): v.droplevel(0) for k, v in strengths.groupby(level=0)}
+    beside = [of_controls.get(i, pd.Series(dtype=np.float64)) for i in range(len(pathways))]
     found = [_agreed(of_path.get(i), draws, seed) for i in range(len(pathways))]
     strength = np.array([abs(one["measured"]) for one in found], dtype=np.float64)
-    against = against_controls(strength, [of_controls.get(i, np.zeros(0)) for i in range(len(pathways))])
+    against = against_controls(strength, [b.to_numpy() for b in beside], [list(b.index) for b in beside])
     rows = np.array([int(one["n"]) for one in found], dtype=np.int64)
-    good = validated(against.q, np.array([one["sign"] for one in found]), rows, alpha)
+    sign, low, high = (np.array([one[c] for one in found]) for c in ("sign", "measured_low", "measured_high"))
+    good = validated(against.q, sign, rows, low, high, alpha)
     out = []
     for i, line in enumerate(pathways.to_dict("records")):
         ends = {c: line[c] for c in ("source_name", "target_name", "source_layer", "target_layer")}
@@ -54,7 +61,7 @@ def agreement_rows(
         layers, control = {"source_layer": low, "target_layer": high}, part["control"].astype(bool)
         out.append(_scope("layers", part.loc[~control], draws, seed, layers))
         out.append(_scope("layer controls", part.loc[control], draws, seed, layers))
-    return out
+    return out, against
 
 
 def _agreed(part: pd.DataFrame | None, draws: int, seed: int) -> dict[str, Any]:

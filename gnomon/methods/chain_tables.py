@@ -86,9 +86,10 @@ AGREEMENT = pa.schema(
      ("ratio", NUMBER), ("controls", WHOLE), ("p", NUMBER), ("q", NUMBER), ("validated", FLAG), ("note", TEXT)]
 )  # fmt: skip
 """`replay/agreement`: scope pathway (one row each), all (every pathway), controls (every random latent), and one row a
-pair of layers (layers, and layer controls). measured: mean change; control_measured: mean over its matched random
-latents of |mean change|; ratio: |measured| over that; p: share of all random latents (and itself) whose own ratio to
-the other controls of their pathway is as large; q: Benjamini-Hochberg over the pathways."""
+pair of layers (layers, and layer controls). measured: mean change, counted as of a source that goes down;
+control_measured: mean over its matched random latents of |mean change|; ratio: |measured| over that; p: share of all
+random latents (and itself) whose own ratio to the other controls of their pathway is as large, each latent counted
+once; q: Benjamini-Hochberg over the pathways."""
 TOKENS = pa.schema(
     [("comparison", TEXT), ("name", TEXT), ("matches", TEXT), ("condition", TEXT), ("against", TEXT), ("token", TEXT),
      ("shown", TEXT), ("token_id", WHOLE), ("count", WHOLE), ("against_count", WHOLE), ("n", WHOLE),
@@ -99,8 +100,9 @@ TOKENS = pa.schema(
 """`tokens/tokens`: one row a comparison and token. comparison: classes, patches, or controls (patches of the random
 latents that stand for the feature `matches`). shown: the token with its spaces visible. count: responses in which the
 token stands; rate: their share; log_odds: Monroe's, condition over against, with the cluster bootstrap's interval; q:
-over the family of comparisons, q_own over this one, null where the counts could not reach alpha; evidence: -log10 p;
-lens: what the feature's decoder row does to the token's logit; found: q at most alpha and the interval beside 0."""
+over the family, features first and then their tokens, q_own over this comparison, null where the counts could not
+reach alpha; evidence: -log10 p; lens: what the feature's decoder row does to the token's logit; found: q at most alpha
+and the interval beside 0."""
 LOGITS = pa.schema(
     [("name", TEXT), ("site", TEXT), ("feature", WHOLE), ("side", TEXT), ("rank", WHOLE), ("token", TEXT),
      ("shown", TEXT), ("token_id", WHOLE), ("effect", NUMBER), ("found", FLAG)]

@@ -89,6 +89,12 @@ class Activity:
         begin, end = np.searchsorted(held["latent"], [latent.index, latent.index + 1])
         return {c: v[begin:end] for c, v in held.items()}
 
+    def mean(self, latent: Latent) -> float:
+        """Its mean sum over the rows in which it can be patched; NaN where there is none."""
+        lines = self.of(latent)
+        used = lines["total"][lines["tokens"] > 0]
+        return float(used.mean()) if len(used) else float("nan")
+
     def facts(self, site: str) -> tuple[np.ndarray, np.ndarray]:
         """(share of rows in which each latent of a site can be patched, its mean sum there), `[latents]` each."""
         held = self._by_site[site]
@@ -140,7 +146,8 @@ def legs(
         most: rows of a pathway, and of each of its controls, at most.
         rows: every row that was looked at, by number.
         means: class means of sources by name (first, second): a source is set to that of the other class than the
-            row's, and so is a random latent that stands for it. None: all are set to 0.
+            row's; a random latent that stands for it to the same times its mean over the source's, so that it is moved
+            by as large a part of what it is. None: all are set to 0.
     """
     labelled = frozenset(r for r, one in rows.items() if means is None or one.label is not None)
     out: dict[int, list[Leg]] = {}
@@ -152,7 +159,8 @@ def legs(
         drawn = controls.get((str(source.site), source.index), np.zeros(0, np.int64))
         for control, latent in enumerate([source.index, *drawn.tolist()], start=-1):
             one = Latent(source.site, int(latent))
+            share = activity.mean(one) / activity.mean(source) if control >= 0 else 1.0
             for row in activity.rows_for(one, target, most, labelled):
-                value = 0.0 if means is None else float(means[name][1 if rows[row].label else 0])
+                value = 0.0 if means is None else share * float(means[name][1 if rows[row].label else 0])
                 out.setdefault(row, []).append(Leg(number, control, one, target, value, name if control >= 0 else ""))
     return out

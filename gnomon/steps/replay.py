@@ -56,7 +56,8 @@ class Replay(Step):
     """Rows at most in which a pathway is replayed: its source active; those first in which its target is, too."""
     to: Literal["zero", "class_mean"] = "zero"
     """What a source is set to: zero, or its mean on fit over the other class than the row's (at the position where
-    targets are read, where that mean was taken; sources without class means in the features step are left out)."""
+    targets are read, where that mean was taken; sources without class means in the features step are left out). A
+    random latent is set to the same in proportion: to as many times its own mean as the source to its own."""
     positions: Literal["all", "last"] | None = None
     """Where a source is set: at every token where it is active, or only where the target is read; unless given as the
     pathways were found."""
@@ -169,7 +170,9 @@ class Replay(Step):
         sizes = [1] * len(scans) + [len(job.legs) for job in jobs]
         ctx.map(worker, [*scans, *jobs], out, "replay: patches", sizes)
         replay = _made(out, "replay", REPLAY)
-        lines = agreement_rows(pathways, replay, alpha=self.alpha, draws=self.draws, seed=ctx.seed, why_not=why_not)
+        lines, against = agreement_rows(
+            pathways, replay, alpha=self.alpha, draws=self.draws, seed=ctx.seed, why_not=why_not
+        )
         if not jobs:
             out.table("replay", replay[REPLAY.names], REPLAY)
         if not scans:
@@ -186,7 +189,8 @@ class Replay(Step):
             "tested": sum(line["q"] == line["q"] for line in paths),
             "validated": sum(line["validated"] for line in paths), "random": len(replay) - len(own),
             "target inactive": float((own["target_activation"] <= 0).mean()) if len(own) else 0.0,
-            "controls": self.controls, "alpha": self.alpha, "split": self.split, "at": at.replace("_", " "),
+            "controls": self.controls, "drawn": against.drawn, "fewest": against.fewest(self.alpha),
+            "alpha": self.alpha, "split": self.split, "at": at.replace("_", " "),
             "to": "0" if self.to == "zero" else "the other class's mean",
             "positions": "the token where the target is read" if last_only else "every token where it is active",
             "patches": sum(int(t["info"].get("patches", 0)) for t in told.values()),
