@@ -216,6 +216,61 @@ def test_several_comparisons_are_one_family():
     assert planted["q"] >= planted["q_own"] >= planted["p"]
 
 
+def shared_baseline(seed: int, features: int, shifted: int = 0, note: str = "") -> list[Comparison]:
+    """Null features against the same 30 unpatched responses; one more, the last, writes `shifted` tokens of its own."""
+    rng, n, words, at = np.random.default_rng([12, seed]), 30, 80, np.arange(30).astype(str)
+    base, none = bursty(rng, n, words, 60.0, (40, 80)), np.zeros((n, shifted), dtype=np.int64)
+    out = []
+    for k in range(features + bool(shifted)):
+        own = (rng.random((n, shifted)) < 0.7).astype(np.int64) if k == features else none
+        sides = [np.hstack([a, b]) for a, b in ((bursty(rng, n, words, 60.0, (40, 80)), own), (base, none))]
+        samples = paired(sparse.csr_array(sides[0]), sparse.csr_array(sides[1]), at)
+        out.append(Comparison("patches", "with", "without", samples, f"L1-{k}", note=note if k == features else ""))
+    return out
+
+
+def hit(comparisons: list[Comparison]) -> set[str]:
+    judged, _ = judge(comparisons, np.arange(1000), Setting(draws=200, shuffles=0, keep=1))
+    return {j.comparison.name for j in judged if j.line["found"]}
+
+
+@pytest.mark.parametrize("note", ["", "the patch breaks parsing"])
+def test_a_feature_that_shifts_much_carries_no_feature_that_shifts_nothing(note):
+    """Over pooled tokens, hundreds true of one feature let null tokens of the others pass: 7 runs of 10."""
+    runs = [hit(shared_baseline(seed, 6, 120, note)) for seed in range(10)]
+    assert sum("L1-6" in found for found in runs) == (0 if note else 10)
+    assert sum(bool(found - {"L1-6"}) for found in runs) <= 2
+
+
+def test_null_features_that_share_a_baseline_are_rarely_found():
+    """Of 20 null runs at most 3 have a hit (at .05: 1 expected, P(> 3) = .016)."""
+    assert sum(bool(hit(shared_baseline(100 + seed, 4))) for seed in range(20)) <= 3
+
+
+def test_q_by_features_and_then_by_their_tokens():
+    p = np.array([1e-6, 2e-3, 0.5, 0.02, 0.9, 0.8])
+    names, least = np.array([0, 0, 0, 1, 1, 2]), np.full(6, 1e-9)
+    within = [3e-6, 3e-3, 0.5, 0.04, 0.9, 0.8]  # Benjamini-Hochberg in each; Simes' p are 3e-6, .04 and .8
+    expected = np.minimum(np.maximum(3 * np.array(within), [9e-6] * 3 + [0.06] * 2 + [0.8]), 1)  # one of 3 is found
+    assert adjusted(p, least, 0.05, names) == pytest.approx(expected)
+    assert adjusted(p, least, 0.05, np.zeros(6, dtype=int)) == pytest.approx(benjamini_hochberg(p))
+
+
+def test_within_groups_samples_of_one_prompt_count_once():
+    """Two prompts a group, one of each class, five samples of each, and words that belong to a prompt: no finding."""
+    hits = 0
+    for seed in range(40):
+        rng = np.random.default_rng([13, seed])
+        prompt, side = np.repeat(np.arange(60), 5), np.repeat(np.arange(60) % 2 == 0, 5)
+        words = (rng.random((60, 40)) < 0.4)[prompt].astype(np.int64)
+        samples = unpaired(sparse.csr_array(words), side, (prompt // 2).astype(str), prompt.astype(str))
+        assert samples.design == "within"
+        assert len(samples.side) == 60
+        found = compared(samples)
+        hits += int((adjusted(found.p, found.least, 0.05) <= 0.05).any())
+    assert hits <= 5
+
+
 def test_a_comparison_that_may_not_conclude_finds_nothing():
     rng = np.random.default_rng(7)
     planted = injected(apart(rng), rng)

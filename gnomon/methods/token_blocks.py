@@ -40,10 +40,10 @@ def _method() -> Text:
         "The response is the unit: a token is present in it or not, however often it is repeated. Tokens are the "
         "model's own, in at least {fewest} responses of a comparison. Exact tests: Fisher's for responses to different "
         "prompts, within prompts where these have several responses, sign flips by group for the same prompt and seed "
-        "patched and unpatched; q is Benjamini-Hochberg's over all tokens of all comparisons of a family that could "
-        "reach {alpha}. Size: log-odds with an informative Dirichlet prior (Monroe et al. 2008), interval by bootstrap "
-        "over groups. A token is found where q is at most {alpha} and the interval lies beside zero. Spaces are shown "
-        "as \u2423.",
+        "patched and unpatched; q is Benjamini-Hochberg's in two stages, over features and then over the tokens of "
+        "those found, of tokens that could reach {alpha} at all (classes: one stage). Size: log-odds with an "
+        "informative Dirichlet prior (Monroe et al. 2008), interval by bootstrap over groups. A token is found where q "
+        "is at most {alpha} and the interval lies beside zero. Spaces are shown as \u2423.",
         {"fewest": fact("min_count"), "alpha": fact("alpha", spec=".2g")}, "method",
     )  # fmt: skip
 

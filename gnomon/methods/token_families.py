@@ -1,7 +1,9 @@
 """Comparisons of a family tested together: q over all of them, effect sizes of the tokens that lead, chance beside.
 
 A token is found where its q over the family is at most alpha, the interval of its log-odds lies beside 0, and both
-point the same way. A comparison with a `note` concludes nothing: its numbers are there, nothing in it is found.
+point the same way. A comparison with a `note` concludes nothing: its numbers are there, nothing in it is found, and it
+is no member of the family that q is taken over (a patch that breaks the text shifts hundreds of tokens, beside which
+others would pass too easily).
 """
 
 from __future__ import annotations
@@ -79,16 +81,28 @@ def judge(
         tested.append(compared(one.samples, setting.min_count))
         if advance is not None:
             advance(1)
-    p = np.concatenate([t.p for t in tested]) if tested else np.zeros(0)
-    least = np.concatenate([t.least for t in tested]) if tested else np.zeros(0)
-    q = adjusted(p, least, setting.alpha)
-    ends = np.cumsum([0, *(len(t.columns) for t in tested)])
-    out = [
-        _judged(one, t, q[a:b], ids, setting)
-        for one, t, a, b in zip(comparisons, tested, ends[:-1], ends[1:], strict=True)
-    ]
-    luck = chance(tested, setting.alpha, setting.shuffles, setting.seed)
-    return out, _family(comparisons, out, q, luck, setting)
+    sure = np.array([not c.note for c in comparisons], dtype=bool)
+    q: list[np.ndarray] = [np.zeros(0)] * len(tested)
+    luck = np.zeros(0, dtype=np.int64)
+    for members in (np.flatnonzero(sure).tolist(), np.flatnonzero(~sure).tolist()):
+        if members:
+            mine = [tested[i] for i in members]
+            ends = np.cumsum([len(t.columns) for t in mine])
+            names = np.repeat(_names([comparisons[i] for i in members]), [len(t.columns) for t in mine])
+            p, least = np.concatenate([t.p for t in mine]), np.concatenate([t.least for t in mine])
+            for i, part in zip(members, np.split(adjusted(p, least, setting.alpha, names), ends[:-1]), strict=True):
+                q[i] = part
+            if not len(luck):
+                luck = chance(mine, setting.alpha, setting.shuffles, setting.seed, names)
+    out = [_judged(one, t, own, ids, setting) for one, t, own in zip(comparisons, tested, q, strict=True)]
+    counted = np.concatenate([own for own, ok in zip(q, sure, strict=True) if ok or not sure.any()] or [np.zeros(0)])
+    return out, _family(comparisons, out, counted, luck, setting)
+
+
+def _names(comparisons: Sequence[Comparison]) -> np.ndarray:
+    """A number for the feature (or random latent) of each."""
+    place: dict[tuple[str, str], int] = {}
+    return np.array([place.setdefault((c.name, c.matches), len(place)) for c in comparisons], dtype=np.int64)
 
 
 def _judged(one: Comparison, t: Tested, q: np.ndarray, ids: np.ndarray, setting: Setting) -> Judged:
@@ -156,7 +170,7 @@ def _family(
     return {
         "comparison": comparisons[0].family if comparisons else "", "comparisons": len(comparisons),
         "concluded": sum(not c.note for c in comparisons), "names": len(names), "names_found": len(hit),
-        "vocabulary": int(sum(j.line["vocabulary"] for j in out)), "tested": int(np.isfinite(q).sum()),
+        "vocabulary": len(q), "tested": int(np.isfinite(q).sum()),
         "found": found, "per_name": found / max(len(names), 1),
         "chance": float(luck.mean()) if len(luck) else None,
         "chance_share": float((luck > 0).mean()) if len(luck) else None, "shuffles": len(luck),

@@ -2,13 +2,15 @@
 
     presence   a response holds the token or not: the response is the unit, however often it repeats the token
     p          an exact test (token_exact): Fisher's, within prompts, or sign flips of pairs by group
-    q          Benjamini-Hochberg over every token of every comparison of a family that could reach alpha at all
+    q          Benjamini-Hochberg in two stages over the tokens of a family that could reach alpha at all: which
+               features have any (Simes' p of each), then which of their tokens; one stage where a family is one name
     log-odds   d_w = log((y1 + a_w) / (n1 + a_0 - y1 - a_w)) - the same of side 2
     z          d_w / sqrt(1 / (y1 + a_w) + 1 / (y2 + a_w))
 
 y: occurrences of token w among the n tokens of a side; a_w: its share of both sides' tokens times a_0, the weight of
 the prior. The interval is a bootstrap over groups. Sources: Monroe, Colaresi & Quinn 2008 (eq. 15-22); Tarone 1990 and
-Gilbert 2005 (which of discrete tests can reach alpha; that depends on margins which the tests hold fixed).
+Gilbert 2005 (which of discrete tests can reach alpha; that depends on margins which the tests hold fixed); Benjamini &
+Bogomolov 2014 (two stages: pooled tests would let one feature that shifts much carry others that shift nothing).
 Cost: one product of draws x responses x tokens shown a comparison; 60 responses and 200 tokens take 20 ms.
 """
 
@@ -56,25 +58,30 @@ def unpaired(counts: Any, side: np.ndarray, group: np.ndarray, prompt: np.ndarra
     """Samples of two sides that answer their own prompts, by the design that the data allow.
 
     Within prompts, where at least 20 have responses on both sides (others drop out: they cannot tell the side from the
-    prompt); else within groups, likewise; else Fisher's test of one response a group, drawn by a hash of its place.
+    prompt); else within groups, of one response a prompt (samples of one prompt share its words); else Fisher's test of
+    one response a group. Which response stands for its prompt or group goes by a hash of its place.
     """
     side, group, prompt = np.asarray(side, dtype=bool), np.asarray(group).astype(str), np.asarray(prompt).astype(str)
     plain = len(set(group.tolist())) == len(group)
-    for what, unit in (("prompts", prompt), ("groups", group)):
-        codes = np.unique(unit, return_inverse=True)[1]
-        size, drawn = np.bincount(codes), np.bincount(codes, weights=side)
+    for what, unit, kept in (("prompts", prompt, np.arange(len(side))), ("groups", group, _one_of_each(prompt))):
+        codes = np.unique(unit[kept], return_inverse=True)[1]
+        size, drawn = np.bincount(codes), np.bincount(codes, weights=side[kept])
         mixed = (drawn > 0) & (drawn < size)
         if not plain and mixed.sum() >= MIN_MIXED:
-            rows = np.flatnonzero(mixed[codes])
+            rows, codes = kept[mixed[codes]], codes[mixed[codes]]
             note = f"within {int(mixed.sum())} {what} that have both sides; {len(side) - len(rows)} responses drop out"
-            return Samples(counts[rows], side[rows], group[rows], codes[rows], "within", note)
+            return Samples(counts[rows], side[rows], group[rows], codes, "within", note)
     same = Samples(counts, side, group, np.zeros(len(side), dtype=np.int64), "fisher")
     if plain:
         return same
-    order = sorted(range(len(side)), key=lambda i: _hash(f"{group[i]} {i}"))
-    first = {group[i]: i for i in reversed(order)}
-    rows = np.array(sorted(first.values()), dtype=np.int64)
+    rows = _one_of_each(group)
     return replace(same.take(rows), note=f"one response a group: {len(rows)} of {len(side)}")
+
+
+def _one_of_each(unit: np.ndarray) -> np.ndarray:
+    """The place of one response of each unit, ascending."""
+    order = sorted(range(len(unit)), key=lambda i: _hash(f"{unit[i]} {i}"))
+    return np.array(sorted({unit[i]: i for i in reversed(order)}.values()), dtype=np.int64)
 
 
 def paired(counts: Any, other: Any, group: np.ndarray) -> Samples:
@@ -167,19 +174,37 @@ def attainable(least: np.ndarray, alpha: float) -> np.ndarray:
     return least <= alpha / first[0]
 
 
-def adjusted(p: np.ndarray, least: np.ndarray, alpha: float) -> np.ndarray:
-    """q of each p of a family; NaN for a token that could not reach alpha however its responses fell."""
-    return benjamini_hochberg(np.where(attainable(least, alpha), np.asarray(p, dtype=np.float64), np.nan))
+def adjusted(p: np.ndarray, least: np.ndarray, alpha: float, names: np.ndarray | None = None) -> np.ndarray:
+    """q of each p of a family; NaN for a token that could not reach alpha however its responses fell.
+
+    `names [tokens]`: whole numbers, the feature of each; none: one stage. A token's q is the larger of its feature's
+    (Benjamini-Hochberg over the features' Simes p) and its own within the feature times features over those found.
+    """
+    kept = np.where(attainable(least, alpha), np.asarray(p, dtype=np.float64), np.nan)
+    if names is None or len(np.unique(names)) < 2:
+        return benjamini_hochberg(kept)
+    members = [np.flatnonzero(names == name) for name in np.unique(names)]
+    within = [benjamini_hochberg(kept[at]) for at in members]
+    simes = np.array([np.nanmin(q) if np.isfinite(q).any() else np.nan for q in within])
+    whole = benjamini_hochberg(simes)
+    with np.errstate(invalid="ignore"):
+        factor = np.isfinite(simes).sum() / max(int((whole <= alpha).sum()), 1)
+    out = np.full(len(kept), np.nan)
+    for at, q, least_q in zip(members, within, whole, strict=True):
+        out[at] = np.minimum(np.maximum(q * factor, least_q), 1.0)
+    return out
 
 
-def chance(found: Sequence[Tested], alpha: float, draws: int, seed: int) -> np.ndarray:
+def chance(
+    found: Sequence[Tested], alpha: float, draws: int, seed: int, names: np.ndarray | None = None
+) -> np.ndarray:  # fmt: skip
     """Tokens of a family with q at most alpha when its sides are swapped at random: `[draws]`."""
     if not draws or not found:
         return np.zeros(0, dtype=np.int64)
     least = np.concatenate([t.least for t in found])
     p = np.concatenate([t.shuffled(draws, seed) for t in found], axis=1)
     with np.errstate(invalid="ignore"):
-        return np.array([int((adjusted(one, least, alpha) <= alpha).sum()) for one in p], dtype=np.int64)
+        return np.array([int((adjusted(one, least, alpha, names) <= alpha).sum()) for one in p], dtype=np.int64)
 
 
 # ---------------------------------------------------------------- sizes

@@ -19,9 +19,9 @@ FAMILIES = pa.schema(
      ("vocabulary", WHOLE), ("tested", WHOLE), ("found", WHOLE), ("per_name", NUMBER), ("chance", NUMBER),
      ("chance_share", NUMBER), ("shuffles", WHOLE), ("alpha", NUMBER), ("least_q", NUMBER), ("note", TEXT)]
 )  # fmt: skip
-"""One row a family (classes, patches, controls), over which q is taken. names: features (random latents),
-names_found: those with a token found; per_name: tokens found for each; chance: tokens with q at most alpha when the
-sides are swapped at random, on average over `shuffles`; chance_share: swaps with any."""
+"""One row a family (classes, patches, controls), over which q is taken, of the comparisons that may conclude. names:
+features (random latents), names_found: those with a token found; per_name: tokens found for each; chance: tokens with q
+at most alpha when the sides are swapped at random, on average over `shuffles`; chance_share: swaps with any."""
 LENS = pa.schema(
     [("name", TEXT), ("site", TEXT), ("vocabulary", WHOLE), ("found", WHOLE), ("named", WHOLE), ("share", NUMBER),
      ("chance", NUMBER), ("correlation", NUMBER), ("other", NUMBER), ("note", TEXT)]

@@ -5,8 +5,8 @@
 The response is the unit: however often it repeats a token, it counts once, and responses of one prompt are tested
 within it. Tokens are those of the model's own tokenizer, of the responses' text without special tokens. Compared are
 the two classes of the generation, and each patched condition of step patch_features against the same prompts and seeds
-unpatched; beside them the patches of random latents, and all sides swapped at random. No token is chosen beforehand, so
-one stage of Benjamini-Hochberg over all of them is enough, and every split is read. Formulas and sources:
+unpatched; beside them the patches of random latents, and all sides swapped at random. No token is chosen beforehand: q
+is over all of them (features first, then the tokens of those found), and every split is read. Formulas and sources:
 gnomon/methods/token_exact and token_shifts. Cost: no forward pass; the tokenizer, the unembedding, and about 20 ms a
 comparison.
 """
@@ -56,7 +56,7 @@ class Tokens(Step):
     min_count: int = Field(default=5, ge=2)
     """A token in fewer responses of a comparison is not looked at."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """False discovery rate over all tokens and comparisons of a family."""
+    """False discovery rate of the features with any token, and of the tokens of these."""
     prior: float = Field(default=0.1, gt=0, le=10)
     """Weight of the log-odds' prior: its tokens for each token of the smaller side."""
     draws: int = Field(default=1000, ge=200, le=100_000)
@@ -77,7 +77,7 @@ class Tokens(Step):
         if self.comparisons == "patches" and "causal_features" not in plan.inputs:
             raise UserError("tokens compares patches, and no step has patched", "a step patch_features above it",
                             "or comparisons: classes")  # fmt: skip
-        if self.features is not None and "causal_features" not in plan.inputs:
+        if self.features is not None and ("causal_features" not in plan.inputs or self.comparisons == "classes"):
             raise UserError("tokens.features without patches", "a step patch_features above it", "leave it out")
         asked = plan.inputs.get("generations")
         if self.comparisons != "patches" and asked is not None and asked.splits:
