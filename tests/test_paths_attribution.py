@@ -235,3 +235,19 @@ def test_nothing_active_is_no_edge():
         assert len(one[A].index) == 0
     found = case.kinds("total", "mediated")
     assert found["mediated"][0][A].shape[-1] == 0
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
+def test_paths_by_two_outputs_of_one_block_mix_only_where_one_feeds_the_other(family):
+    """In parallel blocks no path leads from a block's attention to its MLP: nothing is mixed."""
+    attention = Site("attn_out", 1)
+    case = Case(family, (A, attention, MLP, B))
+    found = case.kinds("total", "mediated", "dark", "mixed")
+    total, mediated, mixed = (found[k][0][A] for k in ("total", "mediated", "mixed"))
+    assert float(mediated.abs().max() / total.abs().max()) > 1e-3, "nothing passes by way of latents: an empty law"
+    share = float(mixed.abs().max() / total.abs().max())
+    assert share < 1e-12 if family == "gpt_neox" else share > 1e-3
+    near = float(found["total"][0][attention].abs().max())
+    assert near > 1e-3
+    only = found["mediated"][0][attention].abs().max()  # from attention by way of the same block's MLP
+    assert float(only / near) < 1e-12 if family == "gpt_neox" else float(only / near) > 1e-3

@@ -257,8 +257,8 @@ def test_intervals_are_those_of_resampled_prompts():
 
 
 def test_intervals_of_few_prompts_cover():
-    """Of 400 edges whose prompts are drawn about 1, 95% of the intervals hold 1 (plain percentiles: 88%)."""
-    n, many = 8, 400
+    """Of 200 edges whose prompts are drawn about 1, 95% of the intervals hold 1 (plain percentiles: 88%)."""
+    n, many = 8, 200
     a = np.random.default_rng(1).standard_normal((many, n)) + 1
     lines = [
         {"target": "L3-1", "source_site": SITES[0], "source": e, "source_name": f"L0-{e}", "rank": e + 1,
@@ -266,8 +266,8 @@ def test_intervals_of_few_prompts_cover():
         for e in range(many) for r in range(n)
     ]  # fmt: skip
     traced = pd.DataFrame({"target": "L3-1", "row": range(n), "activation": 4.0, "candidates": many})
-    found = edges(pd.DataFrame(lines), traced, {r: f"g{r}" for r in range(n)}, set(), ("total",), 2000, 0)
-    covered = ((found["ci_low"] <= 1) & (found["ci_high"] >= 1)).mean()
+    found = edges(pd.DataFrame(lines), traced, {r: f"g{r}" for r in range(n)}, set(), ("total",), 1000, 0)
+    covered = float(((found["ci_low"] <= 1) & (found["ci_high"] >= 1)).to_numpy(dtype=bool).mean())
     assert 0.92 < covered < 0.985
 
 

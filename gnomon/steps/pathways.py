@@ -9,7 +9,8 @@ does on held-out prompts, and whether random latents do the same, is for `replay
 
 Cost: of each batch of prompts one plain forward, and for each kind a forward with a graph and a batched backward of as
 many targets as meet in a prompt; each dictionary encodes a batch once, and only rows of active latents are kept. Where
-there is more than one shard, the first target is measured, and the cost of all extrapolated, before the rest is begun.
+there is more than one shard, a target of the highest site is measured, its sources and the cost of all are printed, and
+`limits` are kept, before the rest is begun.
 """
 
 from __future__ import annotations
