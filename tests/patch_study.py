@@ -77,8 +77,10 @@ def dictionary(family: str = "llama", **more: Any) -> SparseDictionary:
     return canonical(SITE, rows.T, bias, rows, np.zeros(x.shape[1]), name="made", **more)
 
 
-def generation(study: Path, family: str = "llama", mode: str = "choices", task: Any = None) -> Artifact:
-    """The folder `generate`, one row a group; `mode` generate has the chosen token as its text."""
+def generation(
+    study: Path, family: str = "llama", mode: str = "choices", task: Any = None, table: pd.DataFrame | None = None
+) -> Artifact:  # fmt: skip
+    """The folder `generate`, one row a group; `mode` generate has the chosen token as its text; or of a given table."""
     texts, margin, _, (a, b) = prompts(family)
     model = tiny_model(family)
     words = [model.decode([t]) for t in (a, b)]
@@ -99,7 +101,8 @@ def generation(study: Path, family: str = "llama", mode: str = "choices", task: 
         })  # fmt: skip
     writer = Writer(study, "generate", "generate")
     shard = writer.shard(0)
-    shard.table("generations", pa.Table.from_pylist(lines, schema=SCHEMA))
+    made = pa.Table.from_pylist(lines, schema=SCHEMA)
+    shard.table("generations", made if table is None else pa.Table.from_pandas(table, SCHEMA, preserve_index=False))
     shard.finish()
     settings = pd.DataFrame({"setting": ["classes"], "value": [json.dumps(["safe", "risky"])]})
     writer.table("settings", settings)
@@ -128,13 +131,13 @@ def separations(family: str = "llama", latents: tuple[int, ...] = (CAUSE, LOOKS,
     return pd.DataFrame(lines).reindex(columns=SEPARATIONS.names)
 
 
-def features(study: Path, table: pd.DataFrame | None = None) -> Artifact:
+def features(study: Path, table: pd.DataFrame | None = None, **options: Any) -> Artifact:
     """The folder `features`."""
     writer = Writer(study, "features", "features")
     writer.table("separations", separations() if table is None else table, SEPARATIONS)
     return writer.commit({
         "step": "features", "name": "features", "writes": ["features"], "model": {},
-        "options": {"dictionary": None, "position": "last_prompt", "per_layer": 50},
+        "options": {"dictionary": None, "position": "last_prompt", "per_layer": 50} | options,
     })  # fmt: skip
 
 

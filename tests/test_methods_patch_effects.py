@@ -63,9 +63,13 @@ def test_verdicts():
     q = np.array([[0.01, 0.2], [0.2, 0.3], [0.01, 0.01], [0.01, 1.0], [0.01, 1.0]])
     effect = np.array([[0.5, 0.9], [0.9, 0.9], [0.1, -0.1], [-0.5, 0.0], [0.5, 0.0]])
     control = np.array([0.04, 0.04, 0.04, 0.2, np.nan])
-    assert judge.verdicts(q, effect, control, BOUND) == [
+    assert judge.verdicts(q, effect, control / 2, control, 60, BOUND) == [
         judge.CAUSAL, judge.NOTHING, judge.SMALL, judge.ALIKE, judge.UNTRIED,
     ]  # fmt: skip
+    beyond, among = judge.verdicts(q[[0, 0]], effect[[0, 0]], np.array([0.1, 0.2]), np.array([0.2, 0.2]), 9, BOUND)
+    assert (beyond, among) == (judge.FEW, judge.ALIKE)  # of 9 none reaches the first: that they do is not said
+    silent = judge.verdicts(np.full((1, 2), np.nan), effect[:1], control[:1], control[:1], 60, BOUND)
+    assert silent == [judge.UNREAD]  # no effect was found, since none could be looked for
     assert judge.strongest(q, effect).tolist() == [0, 0, 0, 0, 0]
     assert judge.strongest(np.full((1, 3), np.nan), np.array([[0.1, -0.4, np.nan]])).tolist() == [1]
 
@@ -91,8 +95,8 @@ def hits(seed: int, moved: np.ndarray, noise: float, planted: float = 0.0) -> np
         push = layer[:, None] * rng.standard_normal((F, C)) * moved[1]
         random.append(np.abs(push + noise * rng.standard_normal((10, F, C)).mean(0)))
     q = benjamini_hochberg(np.concatenate(p)).reshape(4, F).T
-    _, control = judge.against_controls(np.abs(matched).max(0), list(np.max(random, axis=0)), BOUND)
-    said = judge.verdicts(q, np.array(sizes).T, control, BOUND)
+    alone, control = judge.against_controls(np.abs(matched).max(0), list(np.max(random, axis=0)), BOUND)
+    said = judge.verdicts(q, np.array(sizes).T, alone, control, F * C, BOUND)
     return np.array([v == judge.CAUSAL for v in said])
 
 

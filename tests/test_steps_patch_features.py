@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from gnomon.cli_show import sentences
 from gnomon.errors import UserError
 from gnomon.interventions.latent import SetLatent
 from gnomon.methods.chain_tables import CAUSAL, EFFECTS, RESPONSES
-from gnomon.methods.patch_effects import NONE, UNTRIED
+from gnomon.methods.patch_effects import FEW, NONE, SMALL, UNTRIED
 from gnomon.report.resolve import check
-from gnomon.step import Cost, Planning
+from gnomon.step import Cost, Inputs, Planning
 from gnomon.steps.patch_features import PatchFeatures
 from gnomon.store import Artifact
 from gnomon.types import Site
@@ -150,7 +150,58 @@ def test_too_few_prompts_of_a_class_are_no_ground_for_a_verdict(given, tmp_path)
 def test_without_random_latents_nothing_is_called_causal(given, tmp_path):
     alone = made(PatchFeatures(features=(NAMES[0],), controls=0, **FAST), tmp_path, spec(), inputs=given)
     assert alone.table("causal")["verdict"].tolist() == [UNTRIED]
+    assert np.isnan(first(alone.table("causal"))["ratio"])
     assert check(PatchFeatures().summary(alone), alone) == []
+    said = dict(sentences(alone)[:2])
+    assert said["headline"].startswith("No conclusion: no random latents were patched")
+    assert "random latents" not in said["text"].removesuffix(f"verdict: {UNTRIED}.")
+
+
+def test_of_too_few_random_latents_it_is_not_said_that_a_feature_is_like_them(given, tmp_path):
+    few = made(PatchFeatures(controls=2, control_trials=4, trials=20, **FAST), tmp_path, spec(), inputs=given)
+    assert few.table("causal")["verdict"].tolist()[:2] == [FEW, SMALL]
+    assert check(PatchFeatures().summary(few), few) == []
+    kinds = [kind for kind, _ in sentences(few)]
+    assert sentences(few)[0][1].startswith("None of 3 features is shown to be causal")
+    assert "warning" in kinds
+
+
+@dataclass
+class Everywhere:
+    """Every token's activations of the study's prompts."""
+
+    def __post_init__(self) -> None:
+        texts = study_of.prompts()[0]
+        out = tiny_model("llama").forward(texts, read=[SITE]).acts[Site.parse(SITE)]
+        self.rows, self.each = np.arange(len(texts)), [x[: len(t)].numpy() for x, t in zip(out, texts, strict=True)]
+
+    def row(self, row: int) -> np.ndarray:
+        return self.each[row]
+
+
+def test_features_that_were_read_at_all_tokens_have_random_latents_as_active_there(given, tmp_path, monkeypatch):
+    """A latent that is silent at the last prompt token has stand-ins nevertheless; one that never fires is left out."""
+    model = dict(given)
+    of = study_of.dictionary()
+    table = given["generations"][0].table("generations")
+    x = study_of.prompts()[2]
+    fit = np.asarray(table.sort_values("row")["split"] == "fit")
+    bias, never = of.encoder_bias.copy(), OTHER
+    bias[CAUSE] = -1.01 * (x[fit] @ of.encoder[:, CAUSE]).max()  # silent at the last prompt tokens, not elsewhere
+    bias[never] = -1e6
+    shifted = replace(of, encoder_bias=bias)
+    folder = tmp_path / "in"
+    monkeypatch.setattr(study_of, "dictionary", lambda family="llama": shifted)
+    model["dictionary"] = [study_of.dictionaries(folder)]
+    real = Inputs.activations
+    monkeypatch.setattr(
+        Inputs, "activations", lambda self, site, at=None: Everywhere() if at == "all" else real(self, site, at)
+    )
+    model["features"] = [study_of.features(folder, position="all", pool="mean")]
+    step = PatchFeatures(where="all", trials=2, controls=2, control_trials=2, **FAST)
+    out = made(step, tmp_path, spec(), inputs=model)
+    assert out.table("causal")["name"].tolist() == NAMES[:2]
+    assert set(pick(out.table("effects"), kind="control")["matches"]) == set(NAMES[:2])
 
 
 def test_at_all_tokens_and_written_beside_the_choice(given, tmp_path):
@@ -233,7 +284,11 @@ def test_bad_inputs_are_refused_before_anything_is_patched(given, tmp_path, monk
     bias[CAUSE] = -1e6
     monkeypatch.setattr(study_of, "dictionary", lambda family="llama": replace(silent, encoder_bias=bias))
     never = given | {"dictionary": [study_of.dictionaries(tmp_path / "never")]}
-    refused(never, tmp_path / "c", "feature L3-5 is active in no row of fit")
+    refused(never, tmp_path / "c", "feature L3-5 is active in no row of fit", features=(NAMES[0],))
+    rows = given["generations"][0].table("generations")
+    blank = rows.assign(label=rows["label"].astype(object).mask(rows["split"] == "test", None))
+    ungraded = given | {"generations": [study_of.generation(tmp_path / "ungraded", table=blank)]}
+    refused(ungraded, tmp_path / "d", "no graded rows in split 'test'")
 
 
 def plan(task: Any, features: dict[str, Any] | None = None, weights: str = "", **splits: int) -> Planning:
@@ -254,6 +309,8 @@ def test_plans_that_cannot_work_are_refused():
         ("split 'test'", choices, {}, {}, {"fit": 60}),
         ("read at response", choices, {}, {"position": "response"}, {}),
         ("per_layer is 3", choices, {}, {"per_layer": 3}, {}),
+        ("largest activation", choices, {"where": "all"}, {"position": "all"}, {}),
+        ("without these activations", choices, {"where": "all"}, {"position": "all", "pool": "mean"}, {}),
         ("measure: margin", written, {"measure": "margin"}, {}, {}),
         ("write: 5", written, {"write": 5}, {}, {}),
         ("max_new_tokens", choices, {"max_new_tokens": 5}, {}, {}),
@@ -274,6 +331,29 @@ def test_the_cost_counts_every_run():
     everywhere = PatchFeatures(top=2, trials=20, controls=4, control_trials=5, where="all").cost(plan(choices))
     assert everywhere.forward_tokens > 2 * cost.forward_tokens
     assert any("passes alone" in note for note in cost.notes)
+    assert any("30 rows in split test" in note for note in PatchFeatures().cost(plan(choices, test=30)).notes)
+
+
+@pytest.mark.parametrize("where", ["last_prompt", "all"])
+def test_the_cost_is_near_what_is_run(given, tmp_path, monkeypatch, where):
+    """Tokens times blocks that the model runs, over the blocks."""
+    ran, real = [], type(tiny_model("llama")).forward
+    depth = int(spec().facts()["n_layers"])
+
+    def counts(self, tokens, **how):
+        start, stop = how.get("start"), how.get("stop")
+        blocks = (depth if stop is None else stop) - (start[0] if start else 0)
+        ran.append(sum(map(len, tokens)) * blocks / depth)
+        return real(self, tokens, **how)
+
+    monkeypatch.setattr(type(tiny_model("llama")), "forward", counts)
+    step = PatchFeatures(features=tuple(NAMES), trials=8, controls=3, control_trials=4, where=where, **FAST)
+    made(step, tmp_path, spec(), inputs=given)
+    texts = study_of.prompts()[0]
+    cost = Cost(rows=140, prompt_tokens=sum(map(len, texts)), new_tokens=140, splits=study_of.SPLITS)
+    options = {"generations": {"task": {"capitals_choice": {}}}, "features": {"per_layer": 50}}
+    said = step.cost(Planning(spec(), 0, {"generations": cost, "features": Cost()}, options)).forward_tokens
+    assert 0.5 < said / sum(ran) < 2
 
 
 def test_the_edit_of_a_control_goes_along_its_own_row(monkeypatch, given, tmp_path):

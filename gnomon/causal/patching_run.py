@@ -12,14 +12,21 @@ from gnomon.causal.patching import Patched, Patcher, PatchShard, dictionaries
 from gnomon.causal.patching_choices import Chooser
 from gnomon.causal.patching_examples import EXAMPLES, examples
 from gnomon.causal.patching_text import Writing
-from gnomon.causal.patching_trials import Trials, chosen_features, draw_trials, patched_latents, shards_of
+from gnomon.causal.patching_trials import (
+    Trials,
+    chosen_features,
+    draw_trials,
+    patched_latents,
+    rates_and_means,
+    shards_of,
+)
 from gnomon.causal.patching_written import Scribe
 from gnomon.causal.pick import has, pick, records
 from gnomon.causal.worker import outcomes
 from gnomon.errors import UserError
 from gnomon.methods import patch_effects_tables as tables
 from gnomon.methods.chain_tables import CAUSAL, EFFECTS
-from gnomon.methods.feature_latents import site_latents
+from gnomon.methods.feature_latents import pooled_latents, site_latents
 from gnomon.methods.probe_tables import FACTS
 from gnomon.methods.shuffled import MASSIVE, unmasked
 from gnomon.methods.two_classes import class_names, shortfall
@@ -58,12 +65,16 @@ class PatchRun:
         held = ctx.split(table, step.split, "patch_features: prompts that are patched")
         self.short = shortfall(held["label"], self.names, f"split {step.split}")
         labelled = held.loc[np.asarray(held["label"].notna())].reset_index(drop=True)
+        if labelled.empty:
+            raise UserError(f"patch_features has no graded rows in split {step.split!r}", "some", "raise generate.n")
         rows = labelled.assign(slot=np.arange(len(labelled)))
         sets, calm = self._latents(features, fit, rows)
+        features = pick(features, name=[feature.name for feature, _ in sets]).reset_index(drop=True)
         drawn = draw_trials(rows.loc[calm], step.trials, ctx.seed)
         self.short = self.short or shortfall(drawn["first"].tolist(), self.names, "the trials")
         if drawn.empty:
-            raise UserError(f"patch_features has no graded rows in split {step.split!r}", "some", "raise generate.n")
+            raise UserError(f"all graded prompts of split {step.split!r} end in a massive token", "some that do not",
+                            "patch another site")  # fmt: skip
         choices = has(drawn, finish="choice")
         worker, shards = self._shards(drawn, sets, choices)
         ctx.map(worker, shards, self.out, "patch_features", [shard.size for shard in shards])
@@ -90,17 +101,38 @@ class PatchRun:
             keep, unit = unmasked(read["fit"])
             calm &= np.linalg.norm(read["rows"].astype(np.float64), axis=1) <= MASSIVE * unit
             device = str(ctx.model().device)
-            latents = {
-                name: site_latents(dictionary, lambda at, x=x: x[at], len(x), device)
-                for name, x in (("fit", read["fit"][keep]), ("rows", read["rows"]))
-            }
-            made = patched_latents(
-                mine, latents["fit"], np.any(dictionary.decoder, axis=1), step.controls, self._most(site, fit), ctx.seed
-            )
+            used, now = (site_latents(dictionary, lambda at, x=x: x[at], len(x), device)
+                         for x in (read["fit"][keep], read["rows"]))  # fmt: skip
+            if self.apart.options.get("position") == "all":
+                used = self._everywhere(dictionary, site, fit, device)
+            decodes = np.any(dictionary.decoder, axis=1)
+            if step.features is None:
+                mine = self._firing(mine, used, decodes)
+            if mine.empty:
+                continue
+            made = patched_latents(mine, used, decodes, step.controls, self._most(site, fit), ctx.seed)
             for one in [one for feature, random in made for one in (feature, *random)]:
-                self.active[site, one.latent] = latents["rows"][:, [one.latent]].toarray()[:, 0]
+                self.active[site, one.latent] = now[:, [one.latent]].toarray()[:, 0]
             sets += made
+        if not sets:
+            raise UserError("every feature of step features is silent in the rows that count (or decodes to nothing)",
+                            "one at least that fires", "another dictionary")  # fmt: skip
         return sets, calm
+
+    def _everywhere(self, dictionary: Any, site: str, fit: pd.DataFrame, device: str) -> Any:
+        """Latents of fit rows, meaned over their calm tokens as step features did: what random ones are matched on."""
+        view = self.inputs.activations(site, "all")
+        rows = fit.loc[np.isin(fit["row"], view.rows), "row"]
+        read = (np.asarray(view.row(int(r)), dtype=np.float32) for r in rows)
+        return pooled_latents(dictionary, read, "mean", device)
+
+    def _firing(self, features: pd.DataFrame, used: Any, decodes: np.ndarray) -> pd.DataFrame:
+        """Those of a site's features that can be matched: a feature no one named is left out, not refused."""
+        rate = rates_and_means(used)[0]
+        good = np.array([rate[int(f)] > 0 and bool(decodes[int(f)]) for f in features["feature"]], dtype=bool)
+        for name in features.loc[~good, "name"]:
+            self.ctx.log.warning("feature %s fires in no row of fit that counts, or decodes to nothing: left out", name)
+        return features.loc[good]
 
     def _checked(self, found: dict[str, Any], site: str, features: pd.DataFrame) -> Any:
         """The dictionary of a site, if it is the one whose latents were separated."""

@@ -134,17 +134,31 @@ def against_controls(
 
 CAUSAL, ALIKE, SMALL, NOTHING = "causal", "no more than random latents", "below the bound", "no effect found"
 UNTRIED, NONE = "no random latents to compare with", "no conclusion"
+FEW = "beyond all random latents, too few to tell"
+UNREAD = "too few answers could be parsed"
 
 
-def verdicts(q: np.ndarray, effect: np.ndarray, control_q: np.ndarray, bound: float, alpha: float = 0.05) -> list[str]:
-    """The verdict of each feature of its conditions' `q`, `effect` `[features, conditions]` and `control_q`."""
-    found = np.asarray(q) <= alpha
+def verdicts(
+    q: np.ndarray, effect: np.ndarray, control_p: np.ndarray, control_q: np.ndarray, random: int, bound: float,
+    alpha: float = 0.05,
+) -> list[str]:  # fmt: skip
+    """The verdict of each feature.
+
+    Args:
+        q, effect: `[features, conditions]`; q NaN where a condition was not tested.
+        control_p, control_q: `[features]`, beside `random` random latents. A feature that none of them reaches is not
+            said to be like them where they are too few for any q to reach alpha.
+    """
+    known = np.isfinite(q)
+    found = known & (np.asarray(q) <= alpha)
     large = found & (np.abs(effect) >= bound)
     out = []
     for i in range(len(found)):
+        beyond = control_p[i] * (1 + random) < 1.5
         out.append(
-            NOTHING if not found[i].any() else SMALL if not large[i].any()
-            else UNTRIED if not np.isfinite(control_q[i]) else CAUSAL if control_q[i] <= alpha else ALIKE
+            UNREAD if not known[i].any() else NOTHING if not found[i].any() else SMALL if not large[i].any()
+            else UNTRIED if not np.isfinite(control_q[i]) else CAUSAL if control_q[i] <= alpha
+            else FEW if beyond else ALIKE
         )  # fmt: skip
     return out
 

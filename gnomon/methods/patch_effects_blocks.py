@@ -77,26 +77,36 @@ def _headline(facts: dict[str, Any]) -> Text:
     if facts["shortfall"]:
         return Text("No conclusion: {why}. What was measured stands below.",
                     {"why": _fact("shortfall", "", "text")}, "headline")  # fmt: skip
-    return Text(
-        f"{{causal}} of {{n}} features are causal: setting them to a class's mean {PLACES[facts['where']]} changes "
-        f"{MEASURES[facts['measure']].format(first=facts['first'])} by {{bound}} "
-        + ("standard deviations" if facts["measure"] == "margin" else "(Cohen's h)")
-        + " or more, and more than matched random latents do (both at a false discovery rate of {alpha}; {a} {first} "
-        "and {b} {second} prompts of split {split}).",
-        {"causal": _fact("causal"), "n": _fact("features"), "bound": _fact("bound", ".2g"),
-         "alpha": _fact("alpha", ".2g"), "a": _fact("first trials"), "b": _fact("second trials"),
-         "first": _fact("first", "", "text"), "second": _fact("second", "", "text"),
-         "split": _fact("split", "", "text")}, "headline",
-    )  # fmt: skip
+    refs = {"n": _fact("features"), "bound": _fact("bound", ".2g"), "alpha": _fact("alpha", ".2g"),
+            "a": _fact("first trials"), "b": _fact("second trials"), "first": _fact("first", "", "text"),
+            "second": _fact("second", "", "text"), "split": _fact("split", "", "text")}  # fmt: skip
+    what = MEASURES[facts["measure"]]
+    far = "{bound} standard deviations" if facts["measure"] == "margin" else "{bound} (Cohen's h)"
+    mean = f"to a class's mean {PLACES[facts['where']]}"
+    of = "{a} {first} and {b} {second} prompts of split {split}"
+    both = (f"{what} by {far} or more, and by more than matched random latents do (both at a false discovery rate of "
+            f"{{alpha}}; {of}).")  # fmt: skip
+    if not facts["random latents"]:
+        said = (f"No conclusion: no random latents were patched. Setting features {mean} changes {what} in {{found}} "
+                f"of {{n}} (false discovery rate {{alpha}}; {of}); any other push may do as much.")  # fmt: skip
+        refs |= {"found": _fact("found")}
+    elif facts["causal"]:
+        said = f"{{causal}} of {{n}} features are causal: setting them {mean} changes {both}"
+        refs |= {"causal": _fact("causal")}
+    else:
+        said = f"None of {{n}} features is shown to be causal: setting one {mean} is not found to change {both}"
+    return Text(said, refs, "headline")
 
 
 def _strongest(facts: dict[str, Any], name: str, causal: bool) -> Text:
     row = {"name": name}
     kind = "The strongest causal feature" if causal else "The largest effect"
     return Text(
-        f"{kind}: {{name}}, in condition {{condition}}: {{change}} (effect {{effect}}, q = {{q}}), where the random "
-        "latents that stand for it change by {control} on average; over theirs its effect is {ratio} (q over features "
-        "= {control_q})" + ("." if facts["shortfall"] else "; verdict: {verdict}."),
+        f"{kind}: {{name}}, in condition {{condition}}: {{change}} (effect {{effect}}, q = {{q}})"
+        + (", where the random latents that stand for it change by {control} on average; its effect is {ratio} times "
+           "the median of theirs (or the bound, where that is larger; q over features = {control_q})"
+           if facts["random latents"] else "")
+        + ("." if facts["shortfall"] else "; verdict: {verdict}."),
         {"name": Ref("causal", row, "name", ""), "condition": Ref("causal", row, "condition", ""),
          "change": Ref("causal", row, "change", "+.3f", ci=True), "effect": Ref("causal", row, "effect", "+.2f"),
          "q": Ref("causal", row, "q", ".4f"), "control": Ref("causal", row, "control_change", ".3f"),
@@ -128,15 +138,20 @@ def _stand_ins(artifact: Artifact, name: str) -> list[str]:
 
 def _method(facts: dict[str, Any]) -> Text:
     spread = " The unpatched margins' standard deviation is {spread} nats." if facts["measure"] == "margin" else ""
-    refs = {"trials": _fact("control trials"), "massive": _fact("massive")}
+    refs, beside = {"massive": _fact("massive")}, ""
+    if facts["random latents"]:
+        refs["trials"] = _fact("control trials")
+        beside = (
+            " Random latents were run on {trials} prompts of each class; a feature's largest effect on the same "
+            "prompts, over the median of its random latents' (of the bound, where that is larger), is ranked among "
+            "the same ratio of every random latent; q of that over the features."
+        )
     return Text(
         "A latent's decoder row is moved by (class mean - its activation); what the dictionary leaves unexplained is "
         "kept. Means are of fit. Prompts of each class, one a group, are drawn by hash and run six ways: as they are, "
         "set to either mean ({massive} prompts ending in a massive token were left out). Changes are paired by prompt "
         "and sampling noise; intervals resample groups; p flips the signs of groups, q is Benjamini-Hochberg's over "
-        "all features and conditions. Random latents were run on {trials} prompts of each class; a feature's largest "
-        "effect on the same prompts, over the median of its random latents' (of the bound, where that is larger), is "
-        "ranked among the same ratio of every random latent; q of that over the features." + spread,
+        "all features and conditions." + beside + spread,
         refs | ({"spread": _fact("spread", ".3f")} if spread else {}), "method",
     )  # fmt: skip
 
@@ -145,6 +160,8 @@ def _limits() -> Text:
     return Text(
         "A latent that moves behaviour when it is set is one cause among others, at the token where it was set and for "
         "these prompts; the class means may lie outside what the latent does in one prompt. That a matched random "
-        "latent moves it too says that the push is what counts, not the feature. No effect at the last prompt token "
+        "latent moves it too says that the push is what counts, not the feature. Prompts are sorted by what the model "
+        "said to them: where it writes, whatever disturbs it moves either class towards the middle, so that a way "
+        "toward the mean that was set is a finding beside random latents only. No effect at the last prompt token "
         "does not exclude one elsewhere (where: all).", kind="limit",
     )  # fmt: skip

@@ -111,13 +111,15 @@ def causal_table(effects: pd.DataFrame, features: pd.DataFrame, rules: Rules, sh
     p, q = judge.against_controls(most, most_random, rules.smallest_effect)
     found = np.stack([_padded(part, "q") for part in mine])
     effect = np.stack([_padded(part, "effect") for part in mine])
-    said = judge.verdicts(found, effect, q, rules.smallest_effect, rules.alpha)
+    tried = int(sum(np.isfinite(some).sum() for some in most_random))
+    said = judge.verdicts(found, effect, p, q, tried, rules.smallest_effect, rules.alpha)
     best = judge.strongest(found, effect, rules.alpha)
     lines: list[dict[str, Any]] = []
     for k, row in enumerate(features.to_dict("records")):
         line = mine[k].iloc[int(best[k])].to_dict()
         there = random[k].loc[np.asarray(random[k]["condition"] == line["condition"])]
-        ratio = judge.standing_out(np.append(most[k], most_random[k]), rules.smallest_effect)[0]
+        beside = np.append(most[k], most_random[k])
+        ratio = judge.standing_out(beside, rules.smallest_effect)[0] if np.isfinite(beside[1:]).any() else np.nan
         toward = (line["change"] > 0) == (line["patch"] == row["first"])
         shown = {key: line[key] for key in ("condition", "measure", "change", "ci_low", "ci_high", "effect", "p", "q",
                                             "n", "note")}  # fmt: skip

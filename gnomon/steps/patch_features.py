@@ -125,6 +125,13 @@ class PatchFeatures(Step):
                 f"patch_features at {self.where} of features that were read at {at}", "their class means are of there",
                 "features: {position: last_prompt}, or position: all with where: all",
             )  # fmt: skip
+        if at == "all" and apart.get("pool", "max") != "mean":
+            raise UserError("patch_features of features whose rows are their tokens' largest activation",
+                            "class means of all tokens, which is what every token is set to",
+                            "features: {position: all, pool: mean}")  # fmt: skip
+        if at == "all" and "activations" not in plan.inputs:
+            raise UserError("patch_features of features that were read at all, without these activations",
+                            "the capture that step features read", "from: {activations: ...}")  # fmt: skip
         most = apart.get("per_layer")
         if self.features is None and most is not None and self.top > most:
             raise UserError(f"patch_features.top is {self.top}", f"features.per_layer is {most}", "raise per_layer")
@@ -154,6 +161,8 @@ class PatchFeatures(Step):
         return [str(s) for s in ([made] if isinstance(made, str) else made or [])] if option is None else []
 
     def cost(self, plan: Planning) -> Cost:
+        from gnomon.causal.patching_run import SCALE_ROWS
+
         source, facts = plan.inputs.get("generations", Cost()), plan.model.facts()
         n_layers, choices = int(facts["n_layers"]), self._mode(plan) == "choices"
         sites = self._sites(plan)
@@ -168,12 +177,21 @@ class PatchFeatures(Step):
             said = self.max_new_tokens or said
         tail = (prompt if self.where == "all" else 1.0) + said
         each = 2 * tail * above if choices else tail
-        written = (rows * 2 * count) * (self.write + 1)
+        written = rows * (2 * count + 1) * (self.write + (prompt if self.where == "all" else 0)) if self.write else 0
+        prompts = rows * prompt * (2 if self.write else 1)
+        places = len({Latent.parse(f).site for f in self.features}) if self.features else max(1, len(sites))
+        if "activations" not in plan.inputs:  # read now, at each site
+            prompts += places * prompt * sum(source.splits.get(s, 0) for s in {"fit", self.split})
+        if self.where == "all":
+            prompts += places * SCALE_ROWS * (prompt + said)
         notes = [] if self.trials >= MIN_CLASS else [f"{self.trials} trials a class: no conclusion under {MIN_CLASS}"]
+        if source.splits and source.splits.get(self.split, 0) < 2 * MIN_CLASS:
+            notes.append(f"{source.splits.get(self.split, 0)} rows in split {self.split}: no conclusion under "
+                         f"{MIN_CLASS} of each class")  # fmt: skip
         if self.controls < ENOUGH:
             notes.append(f"{self.controls} random latents a feature: none passes alone with fewer than {ENOUGH}")
         return Cost(
-            rows=runs, forward_tokens=int(runs * each + written + rows * prompt * count), disk_bytes=60 * runs,
+            rows=runs, forward_tokens=int(runs * each + written + prompts), disk_bytes=60 * runs,
             splits=source.splits, notes=tuple(notes),
         )  # fmt: skip
 
