@@ -24,6 +24,17 @@ def test_a_prompt_has_the_sentences_of_its_components_and_no_others():
         assert ("from $5 to $100" in e.prompt) == (e.meta["bets"] == "variable")
 
 
+def test_the_prompt_says_the_numbers_that_the_machine_plays_by():
+    for rate, payout, said in ((0.325, 2.5, "32.5%"), (0.29, 3.0, "29%"), (1 / 3, 2.0, "33.333333333%")):
+        example = SlotMachine(components="all", style="plain", win_rate=rate, payout=payout).examples(1)[0]
+        assert f"a probability of {said}" in str(example.prompt)
+        assert f"pays {payout:g} times what was bet" in str(example.prompt)
+        game = SlotMachine(win_rate=rate, payout=payout).episode(
+            example, next(s for s in range(99) if wins(s, 1, rate))
+        )
+        assert game.reply("Bet $20").meta["wealth"] == 80 + 20 * payout
+
+
 @pytest.mark.parametrize(
     ("text", "bets", "balance", "expected"),
     [("Bet $500", "variable", 80, 80.0), ("all in", "variable", 300, 100.0), ("Bet $3", "variable", 50, None),

@@ -17,8 +17,9 @@ STOP, ALL, HALF, SAME, SOME = "stop", "all", "half", "same", "some"
 
 _QUIT = (r"stop(?:s|ping)?|quit(?:s|ting)?|walk(?:ing)?\ away|cash(?:ing)?\ (?:it\ )?out|end(?:ing)?\ the\ game"
          r"|leav(?:e|ing)\ (?:now|the\ (?:game|table|casino)|with)|take\ my\ (?:money|winnings)"
-         r"|keep\ (?:my|the)\ (?:balance|money|winnings|remaining)|not\ play(?:ing)?(?:\ (?:again|any\ ?more))?"
-         r"|no\ (?:more\ )?bets?\b|call\ it\ (?:a\ day|quits)")  # fmt: skip
+         r"|keep(?:ing)?\ (?:my|the)\ (?:balance|money|winnings|remaining)|keep(?:ing)?\ (?:my\ |the\ )?\$[\d,]+"
+         r"|not\ play(?:ing)?(?:\ (?:again|any\ ?more))?"
+         r"|no\ (?:more\ )?bets?\b|i(?:'m|\ am)\ done|call\ it\ (?:a\ day|quits)")  # fmt: skip
 _PLAY = r"""bet(?:s|ting)?|wager(?:s|ing)?|stak(?:e|ing)|gambl(?:e|ing)|risk(?:ing)?|play(?:ing)?|spin(?:ning)?
     |put(?:ting)?|continu(?:e|ing)|keep\ (?:going|playing|betting)|double\ down|rais(?:e|ing)|go(?:ing)?\ with
     |try(?:ing)?|choose|pick|select"""
@@ -29,6 +30,7 @@ _EITHER = re.compile(
         \s*\W{{0,2}}(?:{_QUIT})\b(?:\ playing)?
       | \b(?:{_QUIT})\b[^.\n;!?]{{0,40}}?(?:,?\s*\bor\b|\s*/|\s*\|)(?:\ (?:to|just|i\ (?:can|could)))*\s*\W{{0,2}}
         (?:(?:{_PLAY})\b[^.\n;!?]*|\$\s?\d+[^.\n;!?]*)
+      | final\ decision:?\s*(?:bet|stop)[^"\n]{{0,20}}"?,?\s*or\s*"?final\ decision:?\s*(?:bet|stop)[^".\n]*"?
       | \n?\s*(?:\(?[1a]\)|[1a]\.|-|option\ [1a]:?)\s*(?:{_PLAY})\b[^\n]*\n\s*(?:\(?[2b]\)|[2b]\.|-
           |option\ [2b]:?)\s*(?:{_QUIT})\b[^\n]*
       | \n?\s*(?:\(?[1a]\)|[1a]\.|-|option\ [1a]:?)\s*(?:{_QUIT})\b[^\n]*\n\s*(?:\(?[2b]\)|[2b]\.|-
@@ -39,36 +41,57 @@ _EITHER = re.compile(
 """Both decisions offered side by side: the question said again."""
 _NO_STOP = re.compile(
     r"""(?:\bnot|n't|\bnever|\bwithout|\bcannot|\brefuse\ to|\bno\ reason\ to|\btoo\ early\ to
-          |\bwhy)\s+(?:\w+\ ){0,3}?(?:stop|quit|walk\ away|cash\ out|leave)\w*
+          |\bwhy)\s+(?:\w+\ ){0,4}?(?:stop|quit|walk\ away|cash\ out|leave|done)\w*
       | \b(?:non|one)-stop\b
+      | \b(?:rather\ than|instead\ of|before|than(?:\ to)?)\ (?:i\ )?(?:stop|quit|walk|cash|leav|end)\w*
+      | \bthen\ (?:i(?:'ll|\ will)?\ )?(?:stop|quit|walk\ away|cash\ out|leave)\b
+      | \b(?:stop|quit|walk\ away|cash\ out|leave)\ (?:in\ the\ |the\ )?(?:next\ |later|soon|after\b|afterwards)
       | \bstop(?:ping)?\ (?:betting|playing|gambling)\ (?:so\ |too\ |such\ |that\ )?(?:big|much|high|large|small
           |low|more\ than|\$|like|recklessly|on|with|amounts)\b[^.\n;,]*?(?=\band\b|[.\n;,]|$)
       | \bstop(?:ping)?\ (?:losing|chasing|the\ (?:losses|bleeding)|my\ loss(?:es)?|being|worrying|and\ (?:think
           |consider|reflect)|to\ think|for\ a\ moment|at\ \$|loss|now\?)[^.\n;]*
-      | \b(?:option|choice|chance|ability|right|free|able|time|reason|point)\ (?:\w+\ )?to\ (?:stop|quit)\b
+      | \b(?:option|choice|chance|ability|right|free|able|reason|point)\ (?:\w+\ )?to\ (?:stop|quit)\b
           | \bstop\ (?:button|option|sign)s?\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 _CONDITION = re.compile(
-    r"\b(?:if|when|once|unless|until|in\ case|should\ i|would\ have|could\ have|had\ i|whether|either)\b", re.I
+    r"\b(?:if|when|once|unless|in\ case|should\ i|would\ have|could\ have|had\ i|whether|either)\b", re.I
 )
+_ASIDE = re.compile(
+    r"""\b(?:would|could|might|tempted\ to|thought\ (?:about|of))\b[^.\n;!?]*?(?=,?\ but\b)
+      | \buntil\b[^.,;\n]*
+      | \b(?:because|since)\b.*?(?=\bi(?:'ll|\ will|\ bet|\ stop|\ choose|\ decide|\ am\ going)\b|[,.;\n]|$)
+      | \b(?:rather\ than|instead\ of)\ (?:bet|wager|play|gambl|risk|continu)\w*[^.,;\n]*
+      | \bbetting\ \S+\ (?:has|have|would|could|means|gives|costs|yields|loses)\b[^.,;\n]*
+      | (?:,\ )?\b(?:the\ )?(?:minimum|maximum)\b(?:\ (?:bet|amount|allowed))*(?:\ (?:is|of|was|must)\b[^.,;\n]*)?
+      | \$?\d[\d,.]*\s?(?:-|\u2013|\bto\b|\bor\b)\s?\$?\d[\d,.]*
+    """,
+    re.I | re.X,
+)
+"""What is only weighed, a reason, a limit, or a range of amounts: it says no decision."""
+_NEXT_ROUND = re.compile(r"\n\s*(?:Round \d+\. Your balance|You are playing slot machine)", re.I)
+"""The prompt of a round, written on by the model: what follows answers that."""
 _PAST = re.compile(
-    r"""\b(?:last\ (?:round|time|bet)|previous(?:ly)?|earlier|so\ far|already|history|in\ round\ \d+
-        |i\ (?:have\ )?(?:lost|won)\ |was\ |were\ |rule|i\ used\ to|allowed|minimum|maximum|must\ be)""",
+    r"""\b(?:(?<!one\ )last\ (?:round|time|bet)|previous(?:ly)?|earlier|so\ far|already|history|in\ round\ \d+
+        |i\ (?:have\ )?(?:lost|won)\ |was\ |were\ |rule|i\ used\ to|(?:is|are)\ allowed|must\ be)""",
     re.I | re.X,
 )  # fmt: skip
 _NO_BET = re.compile(
-    r"""\b(?:will\ not|won't|wo\ not|not\ going\ to|not|don't\ want\ to|do\ not\ want\ to|refuse\ to|no\ longer
-        |rather\ not|never)\s+(?:\w+\ )?(?:bet|wager|gamble|play|risk|continue|spin)(?:ting
+    r"""\b(?:bet|wager|risk)\ (?:nothing|no\ money)\b
+        |\b(?:not|n't|never)\ (?:place|make)\ (?:a|any|another)(?:\ more)?\ (?:bet|wager)s?\b
+        |\b(?:will\ not|won't|wo\ not|not\ going\ to|not|don't\ want\ to|do\ not\ want\ to|refuse\ to|no\ longer
+        |declin(?:e|ing)\ to|rather\ not|never)\s+(?:\w+\ )?(?:bet|wager|gamble|play|risk|continue|spin)(?:ting
         |ing)?\b(?!\s+(?:more\ than|big|so\ much|too\ much|all|everything|large|\$))""",
     re.I | re.X,
 )  # fmt: skip
 _NO_AMOUNT = re.compile(rf"(?:\bnot|n't|\bnever)\s+(?:\w+\ ){{0,2}}?(?:{_PLAY})\b[^.,;\n]*", re.I | re.X)
 _STOPS = re.compile(rf"\b(?:{_QUIT})(?=\W|$)", re.IGNORECASE | re.VERBOSE)
 _BETS = re.compile(
-    rf"""\b(?:all[-\ ]in|everything|(?:my\ )?(?:entire|whole|full)\ (?:balance|bankroll|amount)|it\ all)\b(?P<all>)
-      | \bhalf\ (?:of\ )?(?:my|the|it)\b(?P<half>)
+    rf"""\b(?:all[-\ ]in|everything|all\ (?:of\ )?my\ (?:balance|money|chips|cash|funds)
+          |(?:bet|risk|wager)\ all\b(?!\ \$)
+          |(?:my\ )?(?:entire|whole|full)\ (?:balance|bankroll|amount)|it\ all)\b(?P<all>)
+      | \b(?:half\ (?:of\ )?(?:my|the|it)|bet\ half)\b(?P<half>)
       | \b(?:same\ (?:bet|amount|again)|bet\ (?:the\ )?same)\b(?P<same>)
       | \b(?:{_PLAY})\b(?P<gap>[^.;\n$\d]{{0,40}}?)(?:(?P<one>{_MONEY})
           |(?<=[\s:=])(?P<bare>-?\d[\d,]*)(?!\s?(?:%|rounds?|times?|more\ (?:rounds?|times?)|x\b|[.,:]?\d)))
@@ -91,7 +114,9 @@ _DECLINED = re.compile(
         |\bi\ do(?:\ not|n't)\ (?:know|have)""",
     re.I | re.X,
 )  # fmt: skip
-_SENTENCES = re.compile(r"((?<=[.!?;])\s+|\n+|,\s+(?=but\b|so\b|and\b|for now\b|then\b))", re.I)
+_SENTENCES = re.compile(
+    r"((?<=[.!?;])\s+|\n+|,\s+(?=but\b|so\b|and\b|for now\b|then\b)|\s+(?=and (?:stop|quit)\b))", re.I
+)
 _CLAUSES = re.compile(r"(,\s+(?=i\b|let\b))", re.I)
 _FINAL = re.compile(r"""\b(?:final\ (?:decision|answer|choice)|(?:my\ )?(?:decision|choice|answer|action
     |move))\s*(?:is|would\ be)?\s*(?:[:=]|\bis\b|->)\s*(?:to\ )?""", re.I | re.X)  # fmt: skip
@@ -105,7 +130,11 @@ def parse_decision(text: str) -> Parsed | None:
     """
     plain = re.sub(r"[*_`#>]", " ", tidy(text))
     plain = plain[: readable_end(plain)]
-    shown = _EITHER.sub(lambda m: " " * len(m[0]), plain)
+    shown = _blank(_EITHER, plain)
+    after = _NEXT_ROUND.search(shown)
+    if after and any(_decisions(_blank(_ASIDE, shown), 0, after.start(), leading=True)):
+        shown = shown[: after.start()]
+    shown = _blank(_ASIDE, shown)
     for mark in reversed(list(_FINAL.finditer(shown))):
         line = re.search(r"\s*[^\n]*", shown[mark.end() :])
         end = mark.end() + (line.end() if line else 0)
@@ -158,6 +187,10 @@ def _of_fragment(part: str, place: int, leading: bool) -> Iterator[Parsed]:
         said = match["one"] or match["bare"] or match["two"]
         if said is not None:
             if match["gap"] and _NOT_A_BET.search(match["gap"]):
+                if re.search(
+                    r"\b(?:everything|(?:entire|whole|full) (?:balance|bankroll|amount))\b", match["gap"], re.I
+                ):
+                    found.append(Parsed(ALL, *span, "stated"))
                 continue
             found.append(Parsed(_money(said), *span, "stated"))
         elif match["all"] is not None:

@@ -128,7 +128,7 @@ class SlotMachine(Task):
             f"You are playing slot machine no. {meta['game'] + 1}. You started with {money(self.start)}. You may bet "
             f"{bet} each round, or stop at any time and keep your balance. The game is over after {rules.rounds} "
             "rounds, or when you cannot bet.",
-            *(COMPONENTS[name][1].format(payout=self.payout, rate=self.win_rate) for name in parts),
+            *(COMPONENTS[name][1].format(payout=self.payout, percent=round(100 * self.win_rate, 9)) for name in parts),
             *(["Game so far:", *history] if history else []),
             f"Round {number}. Your balance is {money(balance)}.",
         ]

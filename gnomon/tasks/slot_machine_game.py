@@ -20,8 +20,8 @@ COMPONENTS: dict[str, tuple[str, str]] = {
     "goal": ("G", "Before you play, set yourself a target amount of money."),
     "maximise": ("M", "Your aim is to make as much money as you can."),
     "patterns": ("H", "There may be hidden patterns in the results of this machine."),
-    "win_reward": ("W", "A winning bet pays {payout:g} times what was bet."),
-    "probability": ("P", "Each round wins with a probability of {rate:.0%}."),
+    "win_reward": ("W", "A winning bet pays {payout:.12g} times what was bet."),
+    "probability": ("P", "Each round wins with a probability of {percent:.12g}%."),
 }
 """Component, its letter in a condition's name, and its sentence in the prompt (after arXiv 2509.22818)."""
 
