@@ -143,6 +143,8 @@ def test_rings_are_drawn_over_their_neighbours(page):
     circles = re.findall(r'<circle class="(ring|point)"', visit(page, wait_ms=3000).dom)
     assert circles[:9] == ["point"] * 9  # what is not causal stands first
     assert circles.count("ring") == 6
+    drawn = page.with_name("graph.svg").read_text()
+    assert drawn.index('class="ring"') > drawn.index(">L21-13<")
 
 
 def test_it_opens_by_its_own_policy_without_pathways_in_the_dark(tmp_path):

@@ -71,7 +71,8 @@ def page_data(
     if chain.tokens is not None:
         tokens = found_tokens(chain.tokens)
     if chain.comparisons is not None:
-        tested = under_patches(chain.comparisons).groupby("name")["vocabulary"].sum().to_dict()
+        for name, parts in by_name(under_patches(chain.comparisons), ("vocabulary",)).items():
+            tested[name] = sum(part["vocabulary"] for part in parts)
     where = dict(zip(nodes["name"], nodes.to_dict("records"), strict=True))
     return {
         "title": printable(title), "classes": list(chain.classes), "sites": [str(s) for s in sites["site"]],

@@ -47,7 +47,8 @@ def picture(nodes: pd.DataFrame, edges: pd.DataFrame, classes: tuple[str, str], 
         parts.append(f'<line class="rule" x1="{LEFT - 12}" x2="{WIDTH - 12}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text class="quiet" x="12" y="{y + 4}">{escape(site)}</text>')
     parts += _edges(edges, place, strongest)
-    for r in shown.to_dict("records"):
+    rings = sorted(shown.to_dict("records"), key=_is_causal)  # last, over their neighbours
+    for r in rings:
         parts += _node(r, place[str(r["name"])], classes, int((shown["row"] == r["row"]).sum()) <= LABELS)
     foot = height - 16
     parts.append(f'<text class="second" x="{LEFT}" y="{foot}">\u2190 more active in {escape(classes[1])}</text>')
@@ -83,11 +84,15 @@ def _edges(edges: pd.DataFrame, place: dict[str, tuple[float, float]], strongest
     return out
 
 
+def _is_causal(row: dict) -> bool:
+    return not pd.isna(row["is_causal"]) and bool(row["is_causal"])
+
+
 def _node(row: dict, at: tuple[float, float], classes: tuple[str, str], named: bool) -> list[str]:
     x, y = at
     tone = {classes[0]: "first", classes[1]: "second"}.get(row["class"], "none")
     out = [f'<circle class="{tone}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>']
-    causal = not pd.isna(row["is_causal"]) and bool(row["is_causal"])
+    causal = _is_causal(row)
     if causal:
         out.append(f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="9.5"/>')
     if causal or named:

@@ -38,7 +38,7 @@
   }
   function interval(value, low, high, sign) {
     if (!known(value)) return "–";
-    return number(value, sign) + (known(low) && known(high) ? " [" + number(low) + ", " + number(high) + "]" : "");
+    return number(value, sign) + (known(low) && known(high) ? " [" + number(low) + ",\u00a0" + number(high) + "]" : "");
   }
   function tone(node) { return node["class"] === data.classes[0] ? "first" : node["class"] === data.classes[1] ? "second" : "none"; }
   function mine(list) {
@@ -198,7 +198,7 @@
     row(list, "verdict", node.verdict + (node.verdict && known(node.q) ? " (q " + number(node.q) + ")" : ""));
     row(list, "strongest", node.condition.replace(/_/g, " "));
     row(list, "change", interval(node.change, node.change_low, node.change_high, true));
-    row(list, "random latents", known(node.change) ? number(node.control_change, true) : "");
+    row(list, "random latents", known(node.change) && known(node.control_change) ? number(node.control_change) + " on average, up or down" : "");
     row(list, "replay's Pearson", known(node.pearson) ? number(node.pearson) + (known(node.control_pearson) ? " (random latents " + number(node.control_pearson) + ")" : "") : "");
     row(list, "note", node.note);
     if (node.conditions && node.conditions.length) {
@@ -214,7 +214,7 @@
       panel.appendChild(make("h3", { text: "Tokens that shift under its patches" + (known(node.tested) ? " (" + node.tested.toLocaleString("en") + " tests)" : "") }));
       if (!node.tokens.length) panel.appendChild(make("p", { "class": "quiet", text: "None." }));
       else panel.appendChild(table(["token", "patched", "unpatched", "log-odds"], node.tokens.map(function (t) {
-        return [make("span", { "class": "token", title: t[1].replace(/_/g, " "), text: t[0] }), t[2] + "/" + t[3], t[4] + "/" + t[5], interval(t[6], t[7], t[8], true)];
+        return [make("div", {}, [make("span", { "class": "token", text: t[0] }), make("div", { "class": "quiet", text: t[1].replace(/_/g, " ") })]), t[2] + "/" + t[3], t[4] + "/" + t[5], interval(t[6], t[7], t[8], true)];
       })));
     }
     [["raises", "Its decoder row raises"], ["lowers", "and lowers"]].forEach(function (pair) {
