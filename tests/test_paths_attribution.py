@@ -251,3 +251,13 @@ def test_paths_by_two_outputs_of_one_block_mix_only_where_one_feeds_the_other(fa
     assert near > 1e-3
     only = found["mediated"][0][attention].abs().max()  # from attention by way of the same block's MLP
     assert float(only / near) < 1e-12 if family == "gpt_neox" else float(only / near) > 1e-3
+
+
+def test_dictionaries_of_block_outputs_alone():
+    """No whole stream below the target: what passes by every dictionary still has a gradient."""
+    attention = Site("attn_out", 1)
+    case = Case("gpt2", (attention, MLP, B))
+    found = case.kinds("total", "mediated", "dark")
+    total, mediated, dark = (found[k][0][attention] for k in ("total", "mediated", "dark"))
+    assert float(mediated.abs().max() / total.abs().max()) > 1e-3
+    assert float((mediated + dark - total).abs().max() / total.abs().max()) < 1e-10

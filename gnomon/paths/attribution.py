@@ -87,7 +87,7 @@ class _Passing:
         if self.mode == "total":
             return x
         if self.mode == "cut":
-            return x.detach()
+            return _leaf(x.detach())
         parts = []
         for row, active in enumerate(self.active):
             mine = rows == row
@@ -96,7 +96,12 @@ class _Passing:
         through = torch.cat(parts)  # rows come in order
         if self.mode == "dark":
             through = x - through
-        return x.detach() + (through - through.detach())
+        return _leaf(x.detach() + (through - through.detach()))
+
+
+def _leaf(x: Any) -> Any:
+    """x, of which gradients can be asked though nothing below it has any: it may itself be a source."""
+    return x if x.requires_grad else x.requires_grad_()
 
 
 def gradients(
