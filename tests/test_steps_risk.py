@@ -175,6 +175,18 @@ def test_a_component_that_makes_it_reckless_is_found_and_others_are_not(tmp_path
     assert set(made.table("risk")["condition"]) == {"all", *(e.meta["condition"] for e in examples)}
 
 
+def test_shares_of_none_or_all_have_an_interval_with_width(tmp_path: Path):
+    """Twelve games without a bankruptcy do not show that there are none: Wilson over games, 0 to 24%."""
+    task, examples = games(12, rounds=2)
+    table = run(tmp_path / "a", played(task, examples, lambda _: stops_at_loss)).table("risk")
+    mine = table.loc[(table["condition"] == "all") & (table["control"] == "")].set_index("measure")
+    assert mine.loc["bankruptcy", "value"] == 0
+    assert (mine.loc["bankruptcy", "ci_low"], mine.loc["bankruptcy", "ci_high"]) == pytest.approx((0, 0.2425), abs=1e-3)
+    one = run(tmp_path / "b", choices(20, lambda e, _: True)).table("risk").set_index(["measure", "control"])
+    assert one.loc[("share_safe", ""), "ci_high"] == 1
+    assert 0.75 < one.loc[("share_safe", ""), "ci_low"] < 0.9
+
+
 def test_games_of_all_conditions_meet_the_same_luck():
     _, examples = games(2, components="every", bets="both", rounds=3)
     assert len(examples) == 128

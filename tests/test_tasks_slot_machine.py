@@ -26,7 +26,7 @@ def test_a_prompt_has_the_sentences_of_its_components_and_no_others():
 
 def test_the_prompt_says_the_numbers_that_the_machine_plays_by():
     for rate, payout, said in ((0.325, 2.5, "32.5%"), (0.29, 3.0, "29%"), (1 / 3, 2.0, "33.333333333%")):
-        example = SlotMachine(components="all", style="plain", win_rate=rate, payout=payout).examples(1)[0]
+        example = SlotMachine(components=("all",), style="plain", win_rate=rate, payout=payout).examples(1)[0]
         assert f"a probability of {said}" in str(example.prompt)
         assert f"pays {payout:g} times what was bet" in str(example.prompt)
         game = SlotMachine(win_rate=rate, payout=payout).episode(

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from gnomon import nulls
-from gnomon.stats import bootstrap, mean, mean_interval
+from gnomon.stats import Interval, bootstrap, mean, mean_interval, wilson
 
 
 def choice_rows(rows: pd.DataFrame, draws: int, permutations: int, seed: int) -> list[dict[str, Any]]:
@@ -52,16 +52,22 @@ def curve_rows(rows: pd.DataFrame, bins: int, draws: int, seed: int) -> list[dic
         gap = part["ev_gap"].to_numpy(dtype=np.float64)
         groups = np.asarray(part["group"].astype(str))
         for chooser, values in (("model", part["label"].to_numpy(dtype=np.float64)), ("EV maximiser", gap < 0)):
-            one = mean_interval(np.asarray(values, dtype=np.float64), groups, draws=draws, seed=seed)
+            one = _share(np.asarray(values, dtype=np.float64), groups, draws, seed)
             out.append({"chooser": chooser, "bin": int(number), "ev_gap": float(gap.mean()), "value": one.value,
                         "ci_low": one.low, "ci_high": one.high, "n": len(part)})  # fmt: skip
     return out
 
 
+def _share(values: np.ndarray, groups: np.ndarray, draws: int, seed: int) -> Interval:
+    """A share with its interval; Wilson's over groups where all or none do, since a bootstrap has no width there."""
+    one, many = mean_interval(values, groups, draws=draws, seed=seed), len(np.unique(groups))
+    return wilson(many * int(one.value), many) if many > 1 and one.value in (0.0, 1.0) else one
+
+
 def _line(
     name: str, values: np.ndarray, groups: np.ndarray, draws: int, seed: int, control: str = ""
 ) -> dict[str, Any]:
-    one = mean_interval(values, groups, draws=draws, seed=seed)
+    one = _share(values, groups, draws, seed)
     return {"condition": "all", "control": control, "measure": name, "value": one.value, "ci_low": one.low,
             "ci_high": one.high, "p": np.nan, "n": len(values), "groups": len(np.unique(groups)),
             "note": one.note}  # fmt: skip

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from gnomon.methods.effects import sign_flip_p
-from gnomon.stats import ends
+from gnomon.stats import ends, wilson
 
 RATIOS: dict[str, tuple[str, str]] = {
     "bankruptcy": ("bankrupt", "readable"), "stop_rate": ("stopped", "readable"), "mean_bet": ("bet", "bets"),
@@ -35,6 +35,9 @@ MEASURES = (*RATIOS, "irrationality")
 PARTS = ("aggressiveness", "loss_chasing", "extreme")
 TESTED = ("bankruptcy", "stop_rate", "aggressiveness", "loss_chasing", "extreme", "irrationality")
 """Measures whose change by a component is tested: one family, Benjamini-Hochberg over them and the components."""
+SHARES = ("bankruptcy", "stop_rate", "loss_chasing", "loss_raises", "win_chasing", "extreme", "unparsed")
+"""Measures that count something out of something; where all or none do, a bootstrap has no width, and the interval is
+Wilson's over the groups that count."""
 EXTREME = 0.5
 
 
@@ -87,6 +90,10 @@ def measure_rows(games: pd.DataFrame, draws: Draws, **names: Any) -> list[dict[s
     lines = []
     for name, values in draws.measures(games).items():
         low, high = ends(values[1:]) if groups > 1 else (np.nan, np.nan)
+        if name in SHARES and groups > 1 and values[0] in (0.0, 1.0):
+            counts = games.loc[games[RATIOS[name][1]] > 0, "group"].nunique()
+            one = wilson(counts * int(values[0]), counts)
+            low, high = one.low, one.high
         note = "" if groups > 1 else "fewer than two groups: no interval"
         if name == "loss_chasing" and set(games["bets_kind"]) == {"fixed"}:
             note = "with bets of one size bet/balance rises after every loss"
