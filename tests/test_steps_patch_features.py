@@ -147,6 +147,17 @@ def test_too_few_prompts_of_a_class_are_no_ground_for_a_verdict(given, tmp_path)
     assert sentences(few)[0][1].startswith("No conclusion: 4 safe rows in the trials; 20 are needed")
 
 
+def test_games_that_went_on_to_the_last_round_are_no_unparsed_answers(given, tmp_path):
+    """Half of the rows are of neither class: of these nothing is said, of the others it is."""
+    table = given["generations"][0].table("generations")
+    over = table.assign(reason="rounds used up", label=None, row=table["row"] + 1000)
+    over = over.assign(group=over["group"] + "over", example_id=over["example_id"] + "over")
+    both = pd.concat([table.assign(label=table["label"].astype(object)), over], ignore_index=True)
+    mine = given | {"generations": [study_of.generation(tmp_path / "in", table=both)]}
+    step = PatchFeatures(features=(NAMES[0],), trials=20, controls=1, control_trials=2, **FAST)
+    assert not first(made(step, tmp_path, spec(), inputs=mine).table("causal"))["verdict"].startswith(NONE)
+
+
 def test_without_random_latents_nothing_is_called_causal(given, tmp_path):
     alone = made(PatchFeatures(features=(NAMES[0],), controls=0, **FAST), tmp_path, spec(), inputs=given)
     assert alone.table("causal")["verdict"].tolist() == [UNTRIED]

@@ -29,7 +29,7 @@ from gnomon.methods.chain_tables import CAUSAL, EFFECTS
 from gnomon.methods.feature_latents import pooled_latents, site_latents
 from gnomon.methods.probe_tables import FACTS
 from gnomon.methods.shuffled import MASSIVE, unmasked
-from gnomon.methods.two_classes import class_names, shortfall
+from gnomon.methods.two_classes import class_names, judged, shortfall
 from gnomon.step import Context, Inputs
 from gnomon.tasks.make import make_task
 from gnomon.types import Site
@@ -63,7 +63,7 @@ class PatchRun:
         features = chosen_features(self.apart.table("separations"), step.features, step.top)
         fit = ctx.split(table, "fit", "patch_features: how often latents are active")
         held = ctx.split(table, step.split, "patch_features: prompts that are patched")
-        self.short = shortfall(held["label"], self.names, f"split {step.split}")
+        self.short = shortfall(judged(held), self.names, f"split {step.split}")
         labelled = held.loc[np.asarray(held["label"].notna())].reset_index(drop=True)
         if labelled.empty:
             raise UserError(f"patch_features has no graded rows in split {step.split!r}", "some", "raise generate.n")

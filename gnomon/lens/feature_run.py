@@ -29,7 +29,7 @@ from gnomon.methods.probe_tables import FACTS, SCORES
 from gnomon.methods.probing import Options, Problem, problem, require_classes
 from gnomon.methods.separations import BY_SITE, Separations
 from gnomon.methods.separations_blocks import NO_SEPARATION
-from gnomon.methods.two_classes import class_names, shortfall
+from gnomon.methods.two_classes import class_names, judged, shortfall
 from gnomon.sites import RAGGED
 from gnomon.stats import thin_notes
 from gnomon.step import Context, Inputs
@@ -266,8 +266,7 @@ class FeatureRun:
         return pd.DataFrame(rows, columns=FACTS.names)
 
     def _shortfall(self, splits: Sequence[str], where: str = "") -> str:
-        labels = self.known.loc[self.known["split"].isin(splits), "label"]
-        known = [None if pd.isna(v) else bool(v) for v in labels]
+        known = judged(self.known.loc[self.known["split"].isin(splits)])
         return shortfall(known, self.names, where or f"split {splits[0]}")
 
     def _pages(

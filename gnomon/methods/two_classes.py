@@ -19,6 +19,8 @@ from gnomon.stats import MIN_CLASS
 from gnomon.store import Artifact
 
 DEFAULT = ("correct", "incorrect")
+UNDECIDED = ("rounds used up",)
+"""Reasons of rows whose answers were read, but that are of neither class."""
 MIN_PARSED = 0.8
 
 
@@ -44,6 +46,16 @@ def class_names(option: Sequence[str] | None, generation: Artifact) -> tuple[str
             first, second = json.loads(found)
             return str(first), str(second)
     return DEFAULT
+
+
+def judged(table: Any) -> list[bool | None]:
+    """Labels of the rows of a generations table, None where one could not be parsed; rows that are UNDECIDED are left
+    out: a game that went on to its last round was read, and is no unparsed answer."""
+    return [
+        None if label is None or label != label else bool(label)
+        for label, reason in zip(table["label"], table["reason"], strict=True)
+        if reason not in UNDECIDED
+    ]
 
 
 def shortfall(labels: Any, names: tuple[str, str] = DEFAULT, where: str = "", minimum: int = MIN_CLASS) -> str:
