@@ -24,6 +24,7 @@ from gnomon.causal.patching_written import Scribe
 from gnomon.causal.pick import has, pick, records
 from gnomon.causal.worker import outcomes
 from gnomon.errors import UserError
+from gnomon.lens.feature_sources import given
 from gnomon.methods import patch_effects_tables as tables
 from gnomon.methods.chain_tables import CAUSAL, EFFECTS
 from gnomon.methods.feature_latents import pooled_latents, site_latents
@@ -49,7 +50,7 @@ class PatchRun:
         self.step, self.inputs, self.out, self.ctx = step, inputs, out, ctx
         self.source, self.apart = inputs["generations"], inputs["features"]
         self.names = class_names(step.classes, self.source)
-        self.option = step.dictionary if step.dictionary is not None else self.apart.options.get("dictionary")
+        self.option = given(step.dictionary, self.apart.options)
         self.folder = str(inputs["dictionary"].path) if self.option is None and "dictionary" in inputs else None
         self.active: dict[tuple[str, int], np.ndarray] = {}
 

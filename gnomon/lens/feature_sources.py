@@ -43,6 +43,11 @@ def dictionaries_of(artifact: Artifact) -> Mapping[str, SparseDictionary]:
     return of_step(artifact)
 
 
+def given(own: Option, *earlier: Mapping[str, Any]) -> Option:
+    """A step's own option `dictionary`, else the one that these options of earlier steps name first."""
+    return next((o for o in (own, *(options.get("dictionary") for options in earlier)) if o is not None), None)
+
+
 def sources(option: Option, inputs: Inputs) -> list[Source]:
     """The dictionaries to search, in order of site. UserError where there is none."""
     if option is None:

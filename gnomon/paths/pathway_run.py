@@ -12,7 +12,7 @@ from gnomon.causal.tables import FACTS
 from gnomon.dictionaries.shelf import Shelf
 from gnomon.errors import UserError
 from gnomon.latents import Latent, latent_name
-from gnomon.lens.feature_sources import Source
+from gnomon.lens.feature_sources import Source, given
 from gnomon.methods import pathway_edges as tables
 from gnomon.methods.chain_tables import PROMPTS
 from gnomon.methods.two_classes import class_names, shortfall
@@ -42,16 +42,15 @@ class PathwayRun:
             raise UserError(f"step {features.name} has no table of separations", "a newer one",
                             f"gnomon run --remake {features.name}")  # fmt: skip
         self.separations = features.table("separations")
-        self.trained = None
-        if step.dictionary is None and "dictionary" in inputs:
-            self.trained = str(inputs["dictionary"].path)
+        self.option = given(step.dictionary, features.options)
+        self.trained = str(inputs["dictionary"].path) if self.option is None and "dictionary" in inputs else None
         self.budget = None if step.budget_gb is None else int(step.budget_gb * 1e9)
 
     def run(self) -> None:
         """Choose, measure, trace, write."""
         step, ctx, out = self.step, self.ctx, self.out
         model = ctx.model()
-        kept = found_sources(step.dictionary, self.trained)
+        kept = found_sources(self.option, self.trained)
         shelf = Shelf(kept, self.budget, item_bytes(model))
         asked, why, every = self._targets(shelf)
         latents = every[:1] if step.prototype else every
@@ -65,7 +64,7 @@ class PathwayRun:
         goals, prompts = choosing.goals_of(latents, z, rows, texts, step.prompts, named)
         shelf.clear()
         worker = Tracing(
-            ctx.model_spec, str(out.path), step.dictionary, self.trained, step.kinds,
+            ctx.model_spec, str(out.path), self.option, self.trained, step.kinds,
             Keep(step.top, step.min_gradient, step.min_share), step.batch_size, step.chunk, step.positions == "last",
             self.budget,
         )  # fmt: skip

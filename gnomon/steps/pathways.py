@@ -24,7 +24,7 @@ from gnomon.blocks import Block
 from gnomon.dictionaries.shelf import estimate
 from gnomon.errors import UserError, unknown
 from gnomon.latents import Latent
-from gnomon.lens.feature_sources import stamps
+from gnomon.lens.feature_sources import given, stamps
 from gnomon.methods.two_classes import Classes
 from gnomon.paths.attribution import CHUNK, KINDS
 from gnomon.step import Context, Cost, Inputs, Planning, Step
@@ -76,7 +76,7 @@ class Pathways(Step):
     prototype: bool | str = False
     """Trace one target only (a name, or true for the first): its sources, time, peak memory, what all would take."""
     dictionary: str | dict[str, str] | None = None
-    """Sparse dictionaries: {site: path}; the nearest earlier step that trained some, unless given."""
+    """Sparse dictionaries: {site: path}; those of step features, or of the step that trained some, unless given."""
     budget_gb: float | None = Field(default=None, gt=0)
     """Most GB of dictionaries on the device at once; the least lately used makes room."""
     classes: Classes = None
@@ -117,21 +117,28 @@ class Pathways(Step):
 
     def sites(self, plan: Planning) -> list[Site]:
         """Sites with a dictionary, as far as the study file tells."""
-        if isinstance(self.dictionary, dict):
-            return [Site.parse(s) for s in self.dictionary]
+        named = self._dictionary(plan)
+        if isinstance(named, dict):
+            return [Site.parse(s) for s in named]
         options = plan.source_options.get("dictionary", {})
-        given = options.get("sites") if self.dictionary is None else None
-        return Site.expand(given, int(plan.model.facts()["n_layers"])) if given else []
+        trained = options.get("sites") if named is None else None
+        return Site.expand(trained, int(plan.model.facts()["n_layers"])) if trained else []
+
+    def _dictionary(self, plan: Planning) -> str | dict[str, str] | None:
+        """Its own dictionaries, else those that step features was given."""
+        found: Any = given(self.dictionary, plan.source_options.get("features", {}))
+        return found
 
     def check(self, plan: Planning) -> None:
-        if self.dictionary is None and "dictionary" not in plan.inputs:
+        named = self._dictionary(plan)
+        if named is None and "dictionary" not in plan.inputs:
             raise UserError("pathways has no dictionary", "{site: path}, or step train_dictionary above it",
                             "give pathways.dictionary")  # fmt: skip
-        if isinstance(self.dictionary, str):
-            raise UserError(f"pathways has one dictionary, {self.dictionary}", "two sites or more: {site: path}")
+        if isinstance(named, str):
+            raise UserError(f"pathways has one dictionary, {named}", "two sites or more: {site: path}")
         own = plan.model.facts()["fingerprint"] if any(plan.weights.values()) else ""
         for kind in ("generations", "dictionary"):
-            if plan.weights.get(kind, "") not in ("", own) and (kind != "dictionary" or self.dictionary is None):
+            if plan.weights.get(kind, "") not in ("", own) and (kind != "dictionary" or named is None):
                 raise UserError(f"pathways in another model than that of {kind}", "the model that made it",
                                 "give this entry the same model: and adapter:")  # fmt: skip
         asked = plan.inputs.get("generations")
@@ -148,7 +155,7 @@ class Pathways(Step):
     def _estimate(self, plan: Planning) -> int:
         """Bytes beside the model's weights; 0 where dictionaries' sizes are not told. UserError for a small budget."""
         facts, options = plan.model.facts(), plan.source_options.get("dictionary", {})
-        if self.dictionary is not None or "latents" not in options:
+        if self._dictionary(plan) is not None or "latents" not in options:
             return int((self.budget_gb or 0) * 1e9)
         sites = self.sites(plan)
         widths = [(int(facts["d_model"]), int(options["latents"]))] * max(len(sites), 1)

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from gnomon.blocks import Block
 from gnomon.errors import UserError
+from gnomon.lens.feature_sources import given, stamps
 from gnomon.methods.two_classes import Classes, class_names, shortfall
 from gnomon.step import Context, Cost, Inputs, Planning, Step, batches
 from gnomon.store import Artifact
@@ -79,7 +80,7 @@ class Replay(Step):
     # ---------------------------------------------------------------- planning
 
     def check(self, plan: Planning) -> None:
-        named = self.dictionary or plan.source_options.get("pathways", {}).get("dictionary")
+        named = given(self.dictionary, *(plan.source_options.get(kind, {}) for kind in ("pathways", "features")))
         if named is None and "dictionary" not in plan.inputs:
             raise UserError(
                 "replay has no dictionary", "a path, a hub id, {site: path}, or step train_dictionary above it",
@@ -114,7 +115,6 @@ class Replay(Step):
         )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        from gnomon.lens.feature_sources import stamps
 
         return super().identity() | {"dictionary_files": stamps(self.dictionary)}
 
@@ -151,7 +151,7 @@ class Replay(Step):
             for r in once.to_dict("records")
         }  # fmt: skip
         means = None if self.to == "zero" else _class_means(inputs["features"])
-        option = self.dictionary or source.options.get("dictionary")
+        option = given(self.dictionary, source.options, inputs["features"].options)
         trained = str(inputs["dictionary"].path) if option is None and "dictionary" in inputs else None
         budget = None if self.budget_gb is None else int(self.budget_gb * 1e9)
         worker = Replaying(

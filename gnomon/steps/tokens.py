@@ -68,8 +68,8 @@ class Tokens(Step):
     top: int = Field(default=10, ge=1, le=200)
     """Tokens listed that a feature's decoder row raises most, and as many that it lowers."""
     dictionary: str | dict[str, str] | None = None
-    """Sparse dictionaries of the features: a path or hub id, or {site: path}; the nearest earlier step that trained
-    some, unless given. Without any, decoder rows are not read."""
+    """Sparse dictionaries of the features: a path or hub id, or {site: path}; those of step features, or of the
+    nearest step that trained some, unless given. Without any, decoder rows are not read."""
 
     # ---------------------------------------------------------------- before any work
 
@@ -199,7 +199,7 @@ class Tokens(Step):
         rows: list[dict[str, Any]],
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:  # fmt: skip
         """Tables `logits` and `lens`, and why there are none; column `lens` of the token rows is filled in place."""
-        from gnomon.lens.feature_sources import sources
+        from gnomon.lens.feature_sources import given, sources
         from gnomon.lens.token_lens import TokenLens
         from gnomon.methods.token_families import PATCHES
 
@@ -209,9 +209,10 @@ class Tokens(Step):
             names = separations.loc[separations["rank"] <= SHOWN, "name"].astype(str).tolist()
         if not names:
             return [], [], "no features are given"
-        if self.dictionary is None and "dictionary" not in inputs:
+        option = given(self.dictionary, inputs["features"].options if "features" in inputs else {})
+        if option is None and "dictionary" not in inputs:
             return [], [], "no dictionary is given: set tokens.dictionary"
-        lens = TokenLens(ctx.model(), names, sources(self.dictionary, inputs))
+        lens = TokenLens(ctx.model(), names, sources(option, inputs))
         found: dict[str, set[int]] = {}
         for row in rows:
             if row["comparison"] == PATCHES and row["name"] in lens.effects:
