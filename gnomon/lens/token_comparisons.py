@@ -12,7 +12,7 @@ from gnomon.errors import UserError
 from gnomon.methods.token_counts import Corpus
 from gnomon.methods.token_families import CLASSES, CONTROLS, PATCHES, Comparison
 from gnomon.methods.token_shifts import paired, unpaired
-from gnomon.methods.two_classes import MIN_PARSED, shortfall
+from gnomon.methods.two_classes import MIN_PARSED, judged, shortfall
 from gnomon.stats import MIN_CLASS
 
 PAIR = ["prompt", "row", "trial"]
@@ -45,7 +45,7 @@ def class_comparison(corpus: Corpus, held: pd.DataFrame, table: pd.DataFrame, na
     samples = unpaired(
         corpus.of(held["text"]), side, held["group"].to_numpy().astype(str), held["prompt_key"].to_numpy().astype(str)
     )
-    note = shortfall(table["label"], names)
+    note = shortfall(judged(table), names)
     if not note:
         left = {names[0]: int(samples.side.sum()), names[1]: int((~samples.side).sum())}
         name, least = min(left.items(), key=lambda item: item[1])

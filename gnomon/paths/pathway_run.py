@@ -15,7 +15,7 @@ from gnomon.latents import Latent, latent_name
 from gnomon.lens.feature_sources import Source, given
 from gnomon.methods import pathway_edges as tables
 from gnomon.methods.chain_tables import PROMPTS
-from gnomon.methods.two_classes import class_names, shortfall
+from gnomon.methods.two_classes import class_names, judged, shortfall
 from gnomon.paths import pathway_targets as choosing
 from gnomon.paths.attribution import depth
 from gnomon.paths.pathway_work import TRACED, TRACES, Job, Tracing, found_sources, item_bytes, jobs
@@ -86,7 +86,7 @@ class PathwayRun:
         self._cost(str(model.device), found, traced, len(self._targets(shelf, True)[2]))
         names = class_names(step.classes, self.inputs["generations"])
         silent = [str(latent) for latent in latents if str(latent) not in set(traced["target"])]
-        facts = {"chosen": why, "no conclusion": shortfall(fit["label"], names, "fit")}
+        facts = {"chosen": why, "no conclusion": shortfall(judged(fit), names, "fit")}
         facts |= {"first": names[0], "second": names[1], "silent": len(silent), "silent names": ", ".join(silent[:5])}
         facts |= {"other dictionary": self._other_dictionary(kept), "lowest": self.lowest}
         self._facts(facts, found, traced)

@@ -57,7 +57,7 @@ class Integrate(Step):
         from gnomon.methods.graph_page import page
         from gnomon.methods.graph_picture import picture
         from gnomon.methods.integrate_facts import FACTS, fact_rows
-        from gnomon.methods.two_classes import shortfall
+        from gnomon.methods.two_classes import judged, shortfall
 
         chain = read_chain(inputs)
         edges = edge_rows(chain)
@@ -65,7 +65,7 @@ class Integrate(Step):
         nodes = node_rows(features, chain.classes)
         rows = inputs.generations()
         test = ctx.split(rows, "test", "how many rows each class has, before anything is said to be concluded")
-        why = shortfall(test["label"], chain.classes, "test")
+        why = shortfall(judged(test), chain.classes, "test")
         facts = fact_rows(chain, features, edges, why)
         graph, no_graph = attribution_graph(features, edges, chain.classes, model_name(inputs))
         facts.append({"name": "graph", "value": float(graph is not None), "n": len(nodes), "text": no_graph})

@@ -22,7 +22,7 @@ from pydantic import Field
 from gnomon.blocks import Block
 from gnomon.errors import UserError
 from gnomon.lens.feature_sources import given, stamps
-from gnomon.methods.two_classes import Classes, class_names, shortfall
+from gnomon.methods.two_classes import Classes, class_names, judged, shortfall
 from gnomon.step import Context, Cost, Inputs, Planning, Step, batches
 from gnomon.store import Artifact
 from gnomon.types import Site
@@ -141,7 +141,7 @@ class Replay(Step):
         pathways = kept_pathways(source.table("pathways"), self.top)
         table = ctx.split(inputs.generations(), self.split, "replay: pathways on held-out rows")
         names = class_names(self.classes, inputs["generations"])
-        why_not = shortfall(table["label"], names, f"split {self.split}")
+        why_not = shortfall(judged(table), names, f"split {self.split}")
         once, texts = prompt_rows(_shuffled(table, ctx.seed), at)
         once = once.drop_duplicates("group").head(self.scan)
         rows = {
