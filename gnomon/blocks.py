@@ -44,6 +44,8 @@ class Table:
     limit: int = 20
     labels: Mapping[str, str] = field(default_factory=dict)
     formats: Mapping[str, str] = field(default_factory=dict)
+    marks: Sequence[str] = ("right", "wrong")
+    """What true and false of a column `label` are called."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Tokens:
     extra: Sequence[str] = ()
     where: Mapping[str, Any] = field(default_factory=dict)
     limit: int = 8
+    marks: Sequence[str] = ("right", "wrong")
+    """What labels true and false are called."""
 
 
 @dataclass(frozen=True)

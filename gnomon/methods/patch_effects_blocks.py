@@ -69,6 +69,7 @@ def patch_blocks(artifact: Artifact) -> list[Block]:
         blocks.append(Tokens(
             "examples", f"Written under patches of {names[0]}, beside what stands without", text="text",
             target="condition", answer="before", label="outcome", extra=("outcome_before",), limit=6,
+            marks=(str(facts["first"]), str(facts["second"])),
         ))  # fmt: skip
     return [*blocks, _method(facts), _limits()]
 

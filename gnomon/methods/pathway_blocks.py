@@ -46,7 +46,7 @@ def pathway_blocks(artifact: Artifact) -> list[Block]:
         Table("targets", "Targets", sort="share", descending=True, formats={"activation": ".2f", "share": ".1%",
               "kept_share": ".1%"}),
         Table("prompts", "Prompts in which targets were traced", ["name", "rank", "row", "label", "activation",
-              "prompt"], limit=10, formats={"activation": ".2f"}),
+              "prompt"], limit=10, formats={"activation": ".2f"}, marks=(str(text["first"]), str(text["second"]))),
         _cost(),
     ]  # fmt: skip
     if text.get("silent names"):

@@ -80,7 +80,7 @@ def _choices(artifact: Artifact, facts: dict[str, str]) -> list[Block]:
     table = artifact.table("risk")
     known = set(table.loc[table["control"] == "", "measure"])
     refs = {"safe": _at("share_safe")}
-    text = f"the model takes the {facts['first']} option in {{safe}} of its choices (95% interval)"
+    text = f"The model takes the {facts['first']} option in {{safe}} of its choices (95% interval)"
     if "agrees_with_ev" in known:
         refs |= {"ev": _at("share_safe", control="EV maximiser"), "agrees": _at("agrees_with_ev")}
         text += "; a maximiser of expected value would in {ev}, and the two agree in {agrees}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,11 +84,14 @@ def table_view(block: Table, artifact: Artifact) -> TableView:
     if "share" in names:
         merged["share"] = ("ci_low", "ci_high")
     merged = {v: ends for v, ends in list(merged.items())[:1] if all(e in names for e in ends)}
+    before = names[max(names.index("ci_low") - 1, 0)] if merged else ""
+    if before and before not in merged and pd.api.types.is_float_dtype(rows[before]):
+        merged = {}  # the interval of another number: it stays behind that one
     ends = {e for pair in merged.values() for e in pair}
     shown = rows.head(block.limit)
     names = [n for n in names if n not in ends]
     specs = {n: block.formats.get(n) or _spec(column(shown, n), n) for n in names}
-    cells = [[_cell(r, n, specs[n], merged.get(n)) for n in names] for r in records(shown)]
+    cells = [[_cell(r, n, specs[n], merged.get(n), block.marks) for n in names] for r in records(shown)]
     headers = [block.labels.get(n, n.replace("_", " ")) + (" [95% interval]" if n in merged else "") for n in names]
     numeric = [is_numeric(column(shown, n)) for n in names]
     return TableView(block.title, headers, numeric, cells, len(rows), f"{artifact.name}/{block.table}")
@@ -111,7 +114,7 @@ def _spec(column: pd.Series, name: str) -> str:
     return automatic(float(sizes.max()))
 
 
-def _cell(record: Mapping[str, Any], name: str, spec: str, ends: tuple[str, str] | None) -> Cell:
+def _cell(record: Mapping[str, Any], name: str, spec: str, ends: tuple[str, str] | None, marks: Sequence[str]) -> Cell:
     value = record[name]
     if is_missing(value) and name == "label":
         return Cell("unparsed", kind="chip", tone="unsure")
@@ -120,7 +123,7 @@ def _cell(record: Mapping[str, Any], name: str, spec: str, ends: tuple[str, str]
     if is_missing(value):
         return Cell("–", kind="missing")
     if isinstance(value, bool) and name == "label":
-        return Cell(*(("right", "", "chip", "good") if value else ("wrong", "", "chip", "bad")))
+        return Cell(*((marks[0], "", "chip", "good") if value else (marks[1], "", "chip", "bad")))
     if isinstance(value, str) and name in ("level", "verdict") and value in VERDICTS:
         return Cell(value, kind="chip", tone=VERDICTS[value])
     if isinstance(value, bool):
@@ -149,8 +152,9 @@ def token_view(block: Tokens, artifact: Artifact) -> TokensView:
     optional = [block.target, block.answer, block.label, "example_id"]
     rows = select(artifact, block.table, block.where, [block.prompt, block.text, *block.extra, *optional])
     labelled = block.label in rows.columns
-    marks = [mark_of(plain(v)) for v in column(rows, block.label)] if labelled else [""] * len(rows)
-    order = list(dict.fromkeys([m for m in MARKS if m in marks] + marks))
+    tones = {block.marks[0]: "good", block.marks[1]: "bad", "unparsed": "unsure"}
+    marks = [mark_of(plain(v), block.marks) for v in column(rows, block.label)] if labelled else [""] * len(rows)
+    order = list(dict.fromkeys([m for m in tones if m in marks] + marks))
     by_mark = {m: [i for i, mark in enumerate(marks) if mark == m] for m in order}
     chosen: list[int] = []
     depth = 0
@@ -159,29 +163,32 @@ def token_view(block: Tokens, artifact: Artifact) -> TokensView:
         chosen += layer[: block.limit - len(chosen)]
         depth += 1
     items = [
-        _transcript(block, r, marks[i]) for i, r in zip(sorted(chosen), records(rows.iloc[sorted(chosen)]), strict=True)
+        _transcript(block, r, marks[i], tones)
+        for i, r in zip(sorted(chosen), records(rows.iloc[sorted(chosen)]), strict=True)
     ]
-    counts = [(m, MARKS.get(m, ""), len(by_mark[m])) for m in order if m]
+    counts = [(m, tones.get(m, ""), len(by_mark[m])) for m in order if m]
     return TokensView(block.title or "Transcripts", items, counts, len(rows), f"{artifact.name}/{block.table}")
 
 
-def mark_of(label: Any) -> str:
-    """right, wrong or unparsed for a label that is true, false or missing; a word of the table's own stays itself."""
+def mark_of(label: Any, marks: Sequence[str] = ("right", "wrong")) -> str:
+    """The mark of a label that is true or false, unparsed for a missing one; a word of the table's own stays itself."""
     if is_missing(label):
         return "unparsed"
     if isinstance(label, str):
-        return {"correct": "right", "true": "right", "incorrect": "wrong", "false": "wrong"}.get(label.lower(), label)
-    return "right" if label else "wrong"
+        return {"correct": marks[0], "true": marks[0], "incorrect": marks[1], "false": marks[1]}.get(
+            label.lower(), label
+        )
+    return marks[0] if label else marks[1]
 
 
-def _transcript(block: Tokens, record: Mapping[str, Any], mark: str) -> Transcript:
+def _transcript(block: Tokens, record: Mapping[str, Any], mark: str, tones: Mapping[str, str]) -> Transcript:
     def get(column: str) -> str:
         value = record.get(column)
         return "" if is_missing(value) else words(value) if not isinstance(value, str) else value
 
     extra = [(name.replace("_", " "), get(name)) for name in block.extra]
     return Transcript(
-        mark, MARKS.get(mark, ""), get(block.prompt), get(block.text), get(block.target), get(block.answer),
+        mark, tones.get(mark, ""), get(block.prompt), get(block.text), get(block.target), get(block.answer),
         get("example_id"), [(k, v) for k, v in extra if v],
     )  # fmt: skip
 

@@ -80,12 +80,13 @@ def blocks(artifact: Artifact) -> list[Block]:
     if totals.get("skipped"):
         out.append(Table("skipped", "Records left out", ("reason", "n"), labels={"n": "records"}))
     names = class_names(None, artifact)
+    marks = ("right", "wrong") if names == DEFAULT else names
     shown = dict(SHOWN)
     if names != DEFAULT:
         out.append(Text(f"In the tables, correct stands for {names[0]} and incorrect for {names[1]}.", kind="method"))
         shown |= {"correct": f"Answers that are {names[0]}", "incorrect": f"Answers that are {names[1]}"}
     out += [
-        Tokens("transcripts", title, where={"label": LABELS[name]}, extra=("reason",))
+        Tokens("transcripts", title, where={"label": LABELS[name]}, extra=("reason",), marks=marks)
         for name, title in shown.items()
         if everything.loc[name, "n"] > 0
     ]
