@@ -149,11 +149,13 @@ def _counts(counts: Any) -> Table:
 def _difficulty(artifact: Artifact) -> list[Block]:
     if len(artifact.table("difficulty")) < 2:
         return []
+    names = class_names(None, artifact)
+    title, said = ("Accuracy", "right") if names == DEFAULT else (f"Share {names[0]}", names[0])
     return [Figure(
-        "line", "difficulty", "mean", "accuracy", "Accuracy by difficulty", low="ci_low", high="ci_high",
-        x_title="difficulty (mean of the bin)", y_title="share right",
-        caption="Share of all answers that are right, by the task's own measure of difficulty, with 95% intervals. "
-        "A probe of correctness has to beat this curve.",
+        "line", "difficulty", "mean", "accuracy", f"{title} by difficulty", low="ci_low", high="ci_high",
+        x_title="difficulty (mean of the bin)", y_title=f"share {said}",
+        caption=f"Share of all answers that are {said}, by the task's own measure of difficulty, with 95% intervals. "
+        "A probe of the answers' labels has to beat this curve.",
     )]  # fmt: skip
 
 
