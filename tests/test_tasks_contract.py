@@ -33,7 +33,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Path], Path] | None]] = {
     "choice": ({}, choice),
     "choice letters": ({"scoring": "letters", "rotations": 4, "distractors": 2}, choice),
     "risky_choice": ({}, None),
-    "risky_choice both": ({"outcomes": "both", "framings": 2, "rotations": 2, "style": "chat"}, None),
+    "risky_choice both": ({"outcomes": "both", "sure": "always", "rotations": 2, "style": "chat"}, None),
     "slot_machine": ({}, None),
     "slot_machine every": ({"components": "every", "bets": "both", "rounds": 3}, None),
     "slot_machine once": ({"components": "all", "bets": "fixed", "mode": "generate"}, None),
