@@ -148,7 +148,8 @@ has_negation has_ambiguity token_rarity_mean token_rarity_max
 config.yaml src/orchestrator.py src/step0_data_audit.py src/step1_load_causal_features.py src/step2_pathway_prototype.py
 src/step3_pathway_discovery.py src/step4_token_association.py src/step5_integrate_results.py launch.sh audit_data()
 load_filtered_features() prototype_single_feature() get_representative_prompt() analyze_tokens()
-torch.cuda.empty_cache() is_causal cohen_d feature_id condition trial response response_logs/ safe_baseline safe_with_risky_patch
+torch.cuda.empty_cache() is_causal cohen_d feature_id condition trial response response_logs/ safe_baseline
+safe_with_risky_patch
 data_validation.json causal_features.json prompts_sample.json single_feature_test.json validated_pathways.json
 token_associations.json upstream_candidates memory_usage_gb odds_ratio p_value baseline_count patched_count
 LlamaScopeDirect chi2_contingency AutoTokenizer results/audit/ results/prototype/ results/pathways/ results/tokens/
