@@ -32,7 +32,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[Path], Path] | None]] = {
     "elements_choice generate": ({"mode": "generate", "style": "plain"}, None),
     "choice": ({}, choice),
     "choice letters": ({"scoring": "letters", "rotations": 4, "distractors": 2}, choice),
-    "risky_choice": ({}, None),
+    "risky_choice": ({"sure": "always"}, None),
     "risky_choice both": ({"outcomes": "both", "sure": "always", "rotations": 2, "style": "chat"}, None),
     "slot_machine": ({}, None),
     "slot_machine every": ({"components": "every", "bets": "both", "rounds": 3}, None),
