@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gnomon.blocks import Text
+from gnomon.report.resolve import check, render_text
 from gnomon.step import Context, Inputs, ModelSpec, Step
 from gnomon.store import Artifact
 from gnomon.writer import Writer
@@ -38,3 +40,14 @@ def data_files(artifact: Artifact) -> dict[str, str]:
     """sha256 of every table and array of a step, by name."""
     files = artifact.meta["files"]
     return {name: record["sha256"] for name, record in files.items() if name.endswith((".parquet", ".npy"))}
+
+
+def sentences(step: type[Step], artifact: Artifact) -> dict[str, list[str]]:
+    """Sentences of the report section by kind, after every reference was resolved."""
+    blocks = step(**artifact.options).summary(artifact)
+    assert check(blocks, artifact) == []
+    out: dict[str, list[str]] = {}
+    for block in blocks:
+        if isinstance(block, Text):
+            out.setdefault(block.kind, []).append(render_text(block, artifact))
+    return out

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from gnomon.blocks import Text
 from gnomon.errors import UserError
 from gnomon.methods.emergence_blocks import _lead
-from gnomon.report.resolve import check as unresolved
-from gnomon.report.resolve import render_text
 from gnomon.step import _FACTS, Context, Cost, Inputs, ModelSpec, Planning
 from gnomon.steps.emergence import Emergence
 from gnomon.store import Artifact
 from gnomon.writer import Writer
 from tests import synthetic
 from tests.confidence_study import Sure, make, rows, save_pass
-from tests.stepping import data_files
+from tests.stepping import data_files, sentences
 
 QUICK = {"permutations": 19, "draws": 200}
 APART = Sure(n=200, layers=6, d=8, says=0, mood=1, layer_knows=1, layer_states=4, knows=4, strength=3)
@@ -35,15 +33,7 @@ def emerged(study: Path, artifacts: dict[str, Artifact], name: str = "emergence"
     return writer.commit(meta)
 
 
-def section(artifact: Artifact) -> dict[str, list[str]]:
-    """Sentences of the report section by kind, after every reference was resolved."""
-    blocks = Emergence(**artifact.options).summary(artifact)
-    assert unresolved(blocks, artifact) == []
-    out: dict[str, list[str]] = {}
-    for block in blocks:
-        if isinstance(block, Text):
-            out.setdefault(block.kind, []).append(render_text(block, artifact))
-    return out
+section = partial(sentences, Emergence)
 
 
 def cell(artifact: Artifact, target: str, quantity: str) -> pd.Series:

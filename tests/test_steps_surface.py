@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from gnomon.blocks import Text
 from gnomon.errors import UserError
-from gnomon.report.resolve import check as unresolved
-from gnomon.report.resolve import render_text
 from gnomon.step import _FACTS, Context, Cost, Inputs, ModelSpec, Planning
 from gnomon.steps.surface import Surface
 from gnomon.store import Artifact
 from gnomon.writer import Writer
 from tests import synthetic
 from tests.confidence_study import Sure, make, rows
-from tests.stepping import data_files
+from tests.stepping import data_files, sentences
 
 QUICK = {"permutations": 19, "draws": 200, "nested_below": 0, "folds": 3}
 
@@ -36,15 +34,7 @@ def explained(
     return writer.commit(meta)
 
 
-def section(artifact: Artifact) -> dict[str, list[str]]:
-    """Sentences of the report section by kind, after every reference was resolved."""
-    blocks = Surface(**artifact.options).summary(artifact)
-    assert unresolved(blocks, artifact) == []
-    out: dict[str, list[str]] = {}
-    for block in blocks:
-        if isinstance(block, Text):
-            out.setdefault(block.kind, []).append(render_text(block, artifact))
-    return out
+section = partial(sentences, Surface)
 
 
 def cell(artifact: Artifact, target: str, block: str, kind: str, metric: str = "r2") -> pd.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gnomon.blocks import Text
 from gnomon.dictionaries.save import save_dictionary
 from gnomon.errors import UserError
 from gnomon.lens.token_comparisons import responses_of
 from gnomon.methods.chain_tables import RESPONSES, SEPARATIONS
 from gnomon.methods.logit_lens import token_effects
-from gnomon.report.resolve import check as unresolved
-from gnomon.report.resolve import render_text
 from gnomon.step import Cost, ModelSpec, Planning
 from gnomon.steps.tokens import Tokens
 from gnomon.store import Artifact
 from gnomon.writer import Writer
 from tests.features_study import PLANTED, dictionary, spec
-from tests.stepping import data_files, made
+from tests.stepping import data_files, made, sentences
 from tests.synthetic import Planted, rows
 from tests.synthetic import save as saved
 from tests.tiny import tiny_folder, tiny_model
@@ -92,15 +90,7 @@ def found(artifact: Artifact, comparison: str) -> list[str]:
     return table.loc[(table["comparison"] == comparison) & table["found"], "token"].tolist()
 
 
-def section(artifact: Artifact) -> dict[str, list[str]]:
-    """Sentences of the report section by kind, after every reference was resolved."""
-    blocks = Tokens(**artifact.options).summary(artifact)
-    assert unresolved(blocks, artifact) == []
-    out: dict[str, list[str]] = {}
-    for block in blocks:
-        if isinstance(block, Text):
-            out.setdefault(block.kind, []).append(render_text(block, artifact))
-    return out
+section = partial(sentences, Tokens)
 
 
 def step(**options: Any) -> Tokens:
