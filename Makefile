@@ -13,11 +13,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench install fetch clean help
+.PHONY: demo test test-faults test-ray check bench install fetch clean help
 
 help:
 	@echo "make demo   install, fetch SmolLM2-135M, run examples/demo.yaml, write studies/demo/report.html"
 	@echo "make test   install, then every test"
+	@echo "make test-faults  the long fault tests: hundreds of kills, full disks, double starts"
+	@echo "make test-ray     install the extra ray, then its tests on clusters of two and three nodes"
 	@echo "make check  ruff and pyright"
 	@echo "make bench  every benchmark; exit 1 when a goal is missed"
 
@@ -40,6 +42,14 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(MAKE) -s fetch
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test-faults: $(STAMP)
+	@$(MAKE) -s fetch
+	@$(BIN)/python -m pytest -n $(JOBS) -m faults --timeout 1800
+
+test-ray: $(STAMP)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,ray]"
+	@$(BIN)/python -m pytest -m ray --timeout 600
 
 check: $(STAMP)
 	$(BIN)/ruff check .

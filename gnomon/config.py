@@ -28,9 +28,9 @@ from gnomon.entries import Keys, absolute, default_name, entry_of, is_path, loca
 from gnomon.errors import UserError, unknown
 from gnomon.overrides import apply
 from gnomon.registry import find
+from gnomon.shards import Executor
 from gnomon.step import ModelSpec, Step
 from gnomon.strict import build, read_yaml, refuse_infinite, write_yaml
-from gnomon.types import Executor
 
 
 class _Strict(BaseModel):

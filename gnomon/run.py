@@ -12,7 +12,8 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def run_study(
         _announce(plan, log)
         for doubt in doubts:
             log.warning(doubt)
-        with record.kept_to_the_end():
+        with record.kept_to_the_end(), _prepared(plan):
             for planned in plan.steps:
                 _do(planned, plan, record, log, screen)
             record.criteria = criteria.evaluate(loaded.study, Study(folder))
@@ -104,6 +105,18 @@ def command(loaded: Loaded, folder: Path, overrides: Sequence[str] = ()) -> str:
     file = os.path.relpath(loaded.file)
     return shlex.join(["gnomon", "run", file if len(file) < len(str(loaded.file)) else str(loaded.file),
                        "--out", str(folder), *overrides])  # fmt: skip
+
+
+@contextmanager
+def _prepared(plan: Plan) -> Iterator[None]:
+    """Within: the executor works on the study's folder; its processes are gone when it is left."""
+    executor = plan.loaded.executor
+    try:
+        if plan.to_do():
+            executor.prepare(plan.out.absolute())
+        yield
+    finally:
+        executor.close()
 
 
 def _announce(plan: Plan, log: logging.Logger) -> None:
@@ -159,7 +172,7 @@ def _make(planned: Planned, plan: Plan, log: logging.Logger, screen: Screen) -> 
     writer = Writer(out, planned.name, planned.fingerprint)
     executor = plan.loaded.executor
     device = machine.device_class(planned.spec.device) if planned.step.uses_model else "cpu"
-    threads = study.threads or machine.default_threads(getattr(executor, "workers", 1))
+    threads = study.threads or machine.default_threads(executor.processes())
     threads = machine.same_class(writer.path, device, threads, study.mixed == "allow")
     limits = {key: value for key, value in study.limits.model_dump().items() if value is not None}
     ctx = Context(out, planned.spec, study.seed, executor, logging.getLogger(f"gnomon.{planned.name}"), screen.bar,

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 from gnomon.blocks import Block
 from gnomon.errors import UserError
+from gnomon.shards import Executor, Watch, Worker
 from gnomon.store import Artifact
-from gnomon.types import Activations, Executor, Site, Split, Worker
+from gnomon.types import Activations, Site, Split
 from gnomon.writer import Writer
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ class Context:
     bar: Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]] | None = None
     ledger: list[dict[str, Any]] = field(default_factory=list)
     limits: Mapping[str, float] = field(default_factory=dict)
+    watch: Watch | None = None
+    """Told what happens to shards and workers."""
 
     def model(self) -> Model:
         """The study's (or the entry's own) model, loaded on first use."""
@@ -209,7 +212,7 @@ class Context:
             executor = self.executor
         with self.progress(label, sum(counts)) as advance:
             advance(sum(counts[i] for i in range(len(shards)) if i in done))
-            for (index, _), _ in executor.map(worker, missing):
+            for (index, _), _ in executor.map(worker, missing, self.watch):
                 advance(counts[index])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -270,19 +270,6 @@ class Dictionary(Protocol):
     def encode(self, x: Any) -> Any: ...
     def decode(self, z: Any) -> Any: ...
     def direction(self, i: int) -> Direction: ...
-
-
-class Worker(Protocol):
-    """What an executor runs: picklable; `open()` once a process (loads the model), then called with each shard."""
-
-    def open(self) -> None: ...
-    def __call__(self, shard: Any) -> Any: ...
-
-
-class Executor(Protocol):
-    """Runs a worker over shards, in any order and place; yields (shard, result) as they finish."""
-
-    def map(self, worker: Worker, shards: Sequence[Any]) -> Iterator[tuple[Any, Any]]: ...
 
 
 Progress = Callable[[int], None]

@@ -18,7 +18,7 @@ import pytest
 from gnomon.errors import UserError
 from gnomon.executors.local import Local
 from gnomon.registry import find, table
-from gnomon.types import Executor, Worker
+from gnomon.shards import Executor, Worker
 from gnomon.writer import Writer
 from tests.fake_steps import CountWorker
 from tests.light_workers import Dies, Threads, Unsendable

@@ -19,8 +19,9 @@ COMMANDS = ("cli_audit", "cli_compare", "cli_examples", "cli_arrays", "compariso
 
 FLOORS: dict[str, int] = {
     "errors": 0,
-    **dict.fromkeys(("types", "sites", "latents", "stats", "nulls", "registry", "blocks", "text", "strict"), 1),
-    **dict.fromkeys(("disk", "store", "writer"), 2),
+    **dict.fromkeys(("types", "sites", "latents", "shards"), 1),
+    **dict.fromkeys(("stats", "nulls", "registry", "blocks", "text", "strict"), 1),
+    **dict.fromkeys(("disk", "lock", "store", "writer"), 2),
     **dict.fromkeys(ROOMS, 3),
     "step": 4,
     **dict.fromkeys(("rows", "causal", "lens", "paths"), 4),  # what several steps share
@@ -39,7 +40,7 @@ FLOORS: dict[str, int] = {
 """Floor of each module or folder under gnomon/."""
 
 TOGETHER = (
-    ("types", "sites", "latents"),
+    ("types", "sites", "latents", "shards"),
     ("disk", "store", "writer"),
     ("step", "rows"),
     ("step", "causal", "lens", "paths"),

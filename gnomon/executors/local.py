@@ -17,12 +17,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gnomon.errors import UserError
-from gnomon.types import Worker
+from gnomon.shards import Watch, Worker
 
 
 class Local(BaseModel):
@@ -33,7 +34,17 @@ class Local(BaseModel):
     workers: int = Field(default=1, ge=1)
     """Processes; 1 works in this one. With CUDA devices, worker i has device i (modulo their number) to itself."""
 
-    def map(self, worker: Worker, shards: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    def processes(self) -> int:
+        """Worker processes on this machine."""
+        return self.workers
+
+    def prepare(self, folder: Path) -> None:
+        """Nothing to start beforehand."""
+
+    def close(self) -> None:
+        """Nothing outlives a map."""
+
+    def map(self, worker: Worker, shards: Sequence[Any], watch: Watch | None = None) -> Iterator[tuple[Any, Any]]:
         """Run `worker` over `shards`; yields (shard, result) as they finish.
 
         Raises the worker's own UserError unchanged; RuntimeError with the worker's traceback for any other exception;

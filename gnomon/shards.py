@@ -1,0 +1,55 @@
+"""Work in shards: what an executor is, what it runs, and what it tells while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+
+class Worker(Protocol):
+    """What an executor runs: picklable; `open()` once a process (loads the model), then called with each shard."""
+
+    def open(self) -> None: ...
+    def __call__(self, shard: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class ShardEvent:
+    """What happened to a shard or a worker: for progress bars and the log, never for results."""
+
+    kind: Literal["open", "start", "done", "retry", "lost"]
+    """open: a worker is ready. retry: its worker died, it is tried again. lost: it is given up."""
+    worker: str
+    """Which worker: "0", or "node-a/3"."""
+    shard: Any = None
+    text: str = ""
+    """Of retry and lost: what happened, in words."""
+
+
+Watch = Callable[[ShardEvent], None]
+
+
+class Executor(Protocol):
+    """Runs workers over shards, in any order and place. `prepare` once before work, `close` however it ends."""
+
+    def processes(self) -> int:
+        """Worker processes that share one machine: its threads and memory are divided by it."""
+        ...
+
+    def prepare(self, folder: Path) -> None:
+        """Start what is needed; UserError where a place cannot work on the study in `folder`."""
+        ...
+
+    def map(self, worker: Worker, shards: Sequence[Any], watch: Watch | None = None) -> Iterator[tuple[Any, Any]]:
+        """Yields (shard, result) as they finish; a shard whose worker dies is tried again elsewhere.
+
+        Raises the worker's own UserError unchanged; RuntimeError with the worker's traceback for any other exception;
+        UserError naming worker, cause and shard where a shard was given up, after the others have finished.
+        """
+        ...
+
+    def close(self) -> None:
+        """End every process; also right without `prepare`, and twice."""
+        ...
