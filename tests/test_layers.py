@@ -19,8 +19,8 @@ COMMANDS = ("cli_audit", "cli_compare", "cli_examples", "cli_arrays", "compariso
 
 FLOORS: dict[str, int] = {
     "errors": 0,
-    **dict.fromkeys(("types", "sites", "latents", "shards"), 1),
-    **dict.fromkeys(("stats", "nulls", "registry", "blocks", "text", "strict"), 1),
+    **dict.fromkeys(("types", "sites", "latents", "shards", "cores"), 1),
+    **dict.fromkeys(("stats", "nulls", "registry", "blocks", "text", "strict", "halving"), 1),
     **dict.fromkeys(("disk", "lock", "store", "writer"), 2),
     **dict.fromkeys(ROOMS, 3),
     "step": 4,

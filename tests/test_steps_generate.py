@@ -17,13 +17,13 @@ import pytest
 from gnomon.blocks import Text
 from gnomon.errors import UserError
 from gnomon.executors.local import Local
+from gnomon.halving import run_halving
 from gnomon.report.resolve import render_text
 from gnomon.rows.choose import confidence, normalised
 from gnomon.rows.counts import share
 from gnomon.rows.plan import environment_seed
 from gnomon.rows.positions import token_before
 from gnomon.rows.table import messages_of
-from gnomon.rows.work import run_halving
 from gnomon.step import ModelSpec, Planning
 from gnomon.steps.generate import SCHEMA, Generate
 from gnomon.types import Example

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gnomon.halving import marked, run_halving
 from gnomon.models.batching import plan
 from gnomon.rows.confidence_prompts import COLUMNS, FILLERS, Asked, ask_about, without_content
 from gnomon.rows.confidence_read import Question, Stated, Stating, read_batch
@@ -27,7 +28,6 @@ from gnomon.rows.confidence_table import CONFIDENCE
 from gnomon.rows.gather import Gather
 from gnomon.rows.stating import state_batch
 from gnomon.rows.stating_samples import QUESTION_COLUMNS, base_prompt, sample_batch
-from gnomon.rows.work import run_halving
 from gnomon.step import ModelSpec
 from gnomon.store import META
 from gnomon.tasks.make import make_task
@@ -101,8 +101,7 @@ class Stater:
             out.sort(key=lambda each: each["row"])
             files.table("confidence", pa.Table.from_pylist(out, schema=CONFIDENCE))
             info = {"rows": len(out), "prompts": len(questions), "activation_bytes": gather.write(files)}
-            if halved:
-                info["halved"] = halved
+            info |= marked(halved)
         files.finish(info | {"seconds": round(time.perf_counter() - began, 3)})
         return info
 

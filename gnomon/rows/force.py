@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from gnomon.errors import UserError
+from gnomon.halving import marked, run_halving
 from gnomon.models.batching import padding, plan
 from gnomon.rows.gather import Gather, Where, from_forward
 from gnomon.rows.positions import span_of
-from gnomon.rows.work import run_halving
 from gnomon.step import ModelSpec
 from gnomon.types import Example, Site
 from gnomon.writer import Writer
@@ -77,9 +77,7 @@ class Forcer:
             "batches": [[w.row for i in batch for w in texts[i].wanted] for batch in batches],
             "activation_bytes": gather.write(files),
             "seconds": round(time.perf_counter() - began, 3),
-        }
-        if halved:
-            info["halved"] = halved
+        } | marked(halved)
         files.finish(info)
         return info
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gnomon.errors import UserError
+from gnomon.halving import marked, run_halving
 from gnomon.rows import table
 from gnomon.rows.ask import Asking, ask_batch
 from gnomon.rows.choose import choose_batch
@@ -23,7 +23,6 @@ from gnomon.tasks.make import make_task
 from gnomon.types import Site
 from gnomon.writer import Writer
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -68,9 +67,7 @@ class Asker:
             "batches": [[row.row for row in batch] for batch in batches],
             "activation_bytes": gather.write(files),
             "seconds": round(time.perf_counter() - began, 3),
-        }
-        if halved:
-            info["halved"] = halved
+        } | marked(halved)
         files.finish(info)
         return info
 
@@ -86,38 +83,3 @@ class Asker:
         if task.mode == "choices":
             one = choose_letters if scores_letters(task) else choose_batch
         return [a for batch in batches for a in run(lambda some: one(model, task, some, asking, gather), batch)]
-
-
-def run_halving(work: Callable[[Sequence[T]], list[R]], batch: Sequence[T], halved: list[int]) -> list[R]:
-    """Run a batch; where the device has no memory for it, run its halves, and note the size that failed.
-
-    A halved batch has other neighbours, so its values agree with the plan's only within rounding: the marker says so.
-    """
-    try:
-        return work(batch)
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        if len(batch) == 1:
-            raise UserError(
-                f"out of memory on a batch of one row ({error})", "a device with more memory free",
-                "lower max_length or max_new_tokens, capture fewer sites, or take dtype: bfloat16",
-            ) from error  # fmt: skip
-    release_memory()
-    halved.append(len(batch))
-    half = (len(batch) + 1) // 2
-    return run_halving(work, batch[:half], halved) + run_halving(work, batch[half:], halved)
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """True for torch's out-of-memory errors: CUDA's, MPS's, and the CPU allocator's."""
-    text = str(error)
-    return type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "can't allocate memory" in text
-
-
-def release_memory() -> None:
-    """Give cached device memory back before a smaller try."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
