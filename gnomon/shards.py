@@ -34,8 +34,12 @@ Watch = Callable[[ShardEvent], None]
 class Executor(Protocol):
     """Runs workers over shards, in any order and place. `prepare` once before work, `close` however it ends."""
 
-    def processes(self) -> int:
-        """Worker processes that share one machine: its threads and memory are divided by it."""
+    def processes(self, memory_bytes: int = 0) -> int:
+        """Worker processes that share one machine: its threads and memory are divided by it.
+
+        memory_bytes: what one of them takes (the largest model of the study), where that is known. Who asks first says
+        it: an executor that chooses the number itself does so then, and keeps it, for threads and plans stand on it.
+        """
         ...
 
     def prepare(self, folder: Path) -> None:

@@ -41,7 +41,7 @@ FLOORS: dict[str, int] = {
 
 TOGETHER = (
     ("types", "sites", "latents", "shards"),
-    ("disk", "store", "writer"),
+    ("disk", "lock", "store", "writer"),
     ("step", "rows"),
     ("step", "causal", "lens", "paths"),
     ("config", "entries", "overrides", "describe"),
@@ -65,7 +65,20 @@ TOGETHER = (
 MAY_LOAD_TORCH = ("models",)
 """Where torch and transformers are imported at module level; everywhere else inside functions."""
 HEAVY = ("torch", "transformers", "peft", "ray", "sae_lens", "datasets")
-WITHOUT_TORCH = ("errors", "types", "sites", "stats", "nulls", "registry", "blocks", "text", "disk", "store", "writer")
+WITHOUT_TORCH = (
+    "errors",
+    "types",
+    "sites",
+    "stats",
+    "nulls",
+    "registry",
+    "blocks",
+    "text",
+    "disk",
+    "lock",
+    "store",
+    "writer",
+)
 """Floors 0 to 2: no torch anywhere in them."""
 
 

@@ -134,17 +134,18 @@ class PathwayRun:
         share = one.attribution["total"].mean(0) / one.activations.mean() if len(one.rows) else []
         names = [latent_name(site, source) for site, source in zip(one.sites, one.sources.tolist(), strict=True)]
         self._log_upstream(str(one.latent), one.candidates, names, list(share))
-        seconds = info["seconds"] * n / getattr(ctx.executor, "workers", 1)
+        seconds = info["seconds"] * n / (ctx.executor.processes() if ctx.executor is not None else 1)
         peak = info["peak_bytes"] / 1e9
         ctx.log.info("pathways: %s alone took %.2f s, peak %.2f GB: about %.0f s for %d targets, less where they share "
                      "prompts", one.latent, info["seconds"], peak, seconds, n)  # fmt: skip
-        minutes, memory = ctx.limits.get("minutes"), ctx.limits.get("memory_gb")
+        name = "ram_gb" if worker.model.device.type == "cpu" else "gpu_gb"
+        minutes, memory = ctx.limits.get("minutes"), ctx.limits.get(name)
         if minutes is not None and seconds > 60 * minutes:
             raise UserError(f"pathways of {n} targets will take about {seconds / 60:.1f} minutes by its first one",
                             f"limits.minutes is {minutes:g}",
                             "fewer targets or prompts, or a higher limit")  # fmt: skip
         if memory is not None and peak > memory:
-            raise UserError(f"pathways takes {peak:.2f} GB with its first target", f"limits.memory_gb is {memory:g}",
+            raise UserError(f"pathways takes {peak:.2f} GB with its first target", f"limits.{name} is {memory:g}",
                             "a smaller budget_gb, batch_size or chunk")  # fmt: skip
 
     def _log_upstream(self, target: str, candidates: int, names: Sequence[str], shares: Sequence[float]) -> None:
