@@ -32,7 +32,7 @@ def refuse(plan: Plan) -> None:
                         "", "free some space, choose another --out, or capture fewer sites")  # fmt: skip
     for planned in todo:
         needed = memory(planned)
-        _over(f"memory (step '{planned.name}')", needed, limits.memory_gb, "lower batch_size or choose a smaller dtype")
+        _over(f"memory (step '{planned.name}')", needed, limits.ram_gb, "lower batch_size or choose a smaller dtype")
         if memory_bytes() and needed > memory_bytes() and planned.spec.device in ("auto", "cpu"):
             raise UserError(
                 f"step '{planned.name}' needs about {size(needed)} of memory with {planned.spec.name} in "

@@ -77,10 +77,25 @@ class Criterion(_Strict):
 class Limits(_Strict):
     """What the machine may spend; a plan that needs more is refused before any work."""
 
+    ram_gb: float | None = Field(default=None, gt=0)
+    """Memory of one machine: the run and all of its workers. Without it no step may need more than is free."""
+    gpu_gb: float | None = Field(default=None, gt=0)
+    """Memory of one device."""
     disk_gb: float | None = Field(default=None, gt=0)
-    memory_gb: float | None = Field(default=None, gt=0)
+    """What the steps to be made will write, together."""
     minutes: float | None = Field(default=None, gt=0)
-    """Checked where earlier runs in the same study tell how fast the step is."""
+    """Checked where an earlier run or a calibration (`--dry-run` makes one) tells how fast the steps are."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        """`memory_gb` was the name before devices were counted apart; a saved study holds it as null."""
+        if not isinstance(given, Mapping) or "memory_gb" not in given:
+            return given
+        if given["memory_gb"] is not None:
+            raise UserError("limits.memory_gb is now two limits", "ram_gb (the machine's) and gpu_gb (one device's)",
+                            f"write ram_gb: {given['memory_gb']}")  # fmt: skip
+        return {key: value for key, value in given.items() if key != "memory_gb"}
 
 
 class Entry(_Strict):

@@ -504,7 +504,7 @@ def test_a_plan_writes_nothing_and_says_what_it_costs(tmp_path: Path):
 
 def test_limits_and_the_machine_itself_refuse_what_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "1.2 kB of disk; limits allow 1e-07 GB" in fails(tmp_path / "a", BASIC, "limits.disk_gb=1e-7")
-    assert "memory (step 'count')" in fails(tmp_path / "a", BASIC, "limits.memory_gb=1e-7")
+    assert "memory (step 'count')" in fails(tmp_path / "a", BASIC, "limits.ram_gb=1e-7")
     monkeypatch.setattr(budget, "memory_bytes", lambda: 10)
     assert "this machine has 10 B" in fails(tmp_path / "a")
     monkeypatch.undo()

@@ -407,7 +407,7 @@ def test_dictionaries_of_two_models_are_refused(inputs, tmp_path):
 
 
 def test_limits_are_kept_by_the_first_target(inputs, tmp_path):
-    for limits, match in (({"minutes": 1e-6}, "minutes"), ({"memory_gb": 1e-3}, "memory_gb")):
+    for limits, match in (({"minutes": 1e-6}, "minutes"), ({"ram_gb": 1e-3}, "ram_gb")):
         writer = Writer(tmp_path, "limited", str(match))
         with pytest.raises(UserError, match=match):
             Pathways(strongest=2, prompts=2).run(Inputs(inputs), writer, Context(tmp_path, spec(), limits=limits))

@@ -138,7 +138,7 @@ class PathwayRun:
         peak = info["peak_bytes"] / 1e9
         ctx.log.info("pathways: %s alone took %.2f s, peak %.2f GB: about %.0f s for %d targets, less where they share "
                      "prompts", one.latent, info["seconds"], peak, seconds, n)  # fmt: skip
-        name = "ram_gb" if worker.model.device.type == "cpu" else "gpu_gb"
+        name = "gpu_gb" if ctx.model().device.type == "cuda" else "ram_gb"
         minutes, memory = ctx.limits.get("minutes"), ctx.limits.get(name)
         if minutes is not None and seconds > 60 * minutes:
             raise UserError(f"pathways of {n} targets will take about {seconds / 60:.1f} minutes by its first one",
