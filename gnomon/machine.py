@@ -14,10 +14,10 @@ from typing import Any
 
 from gnomon.cores import memory_bytes, physical_cores
 from gnomon.errors import UserError
+from gnomon.processor import instructions, processor
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "scipy", "scikit-learn", "pandas",
             "pyarrow", "pydantic", "plotly")  # fmt: skip
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "fma", "asimd", "sve", "bf16")
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_CBWR", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG",
              "PYTORCH_ENABLE_MPS_FALLBACK", "HF_HUB_OFFLINE", "GNOMON_CACHE")  # fmt: skip
 
@@ -38,13 +38,11 @@ def versions() -> dict[str, str]:
 @cache
 def machine() -> dict[str, Any]:
     """What decides floating point and speed: system, processor, instruction set, cores, memory."""
-    info = _cpuinfo()
-    flags = set((info.get("flags") or info.get("Features") or "").split())
     return {
         "system": platform.system(),
         "release": platform.release(),
-        "processor": info.get("model name") or platform.processor() or platform.machine(),
-        "instructions": [platform.machine(), *(name for name in INSTRUCTIONS if name in flags)],
+        "processor": processor(),
+        "instructions": instructions(),
         "cores": physical_cores(),
         "memory_bytes": memory_bytes(),
     }
@@ -53,16 +51,6 @@ def machine() -> dict[str, Any]:
 def environment() -> dict[str, str]:
     """The environment variables that change numbers or speed, where they are set."""
     return {name: os.environ[name] for name in VARIABLES if name in os.environ}
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo; {} where there is none."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return {}
-    first = text.split("\n\n", 1)[0]
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
 
 
 def reset_peak() -> None:

@@ -19,9 +19,9 @@ COMMANDS = ("cli_audit", "cli_compare", "cli_examples", "cli_arrays", "compariso
 
 FLOORS: dict[str, int] = {
     "errors": 0,
-    **dict.fromkeys(("types", "sites", "latents", "shards", "cores"), 1),
+    **dict.fromkeys(("types", "sites", "latents", "shards", "cores", "processor"), 1),
     **dict.fromkeys(("stats", "nulls", "registry", "blocks", "text", "strict", "halving"), 1),
-    **dict.fromkeys(("disk", "lock", "store", "writer"), 2),
+    **dict.fromkeys(("disk", "lock", "store", "writer", "reading", "recorded", "sharded"), 2),
     **dict.fromkeys(ROOMS, 3),
     "step": 4,
     **dict.fromkeys(("rows", "causal", "lens", "paths"), 4),  # what several steps share
@@ -41,7 +41,7 @@ FLOORS: dict[str, int] = {
 
 TOGETHER = (
     ("types", "sites", "latents", "shards"),
-    ("disk", "lock", "store", "writer"),
+    ("disk", "lock", "store", "writer", "reading", "recorded", "sharded"),
     ("step", "rows"),
     ("step", "causal", "lens", "paths"),
     ("config", "entries", "overrides", "describe"),
