@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnomon.budget import folder_size
-from gnomon.disk import disk_error, study_lock
+from gnomon.disk import disk_error
+from gnomon.lock import study_lock
 from gnomon.store import Study
 from gnomon.writer import finish_swaps
 

@@ -1,17 +1,12 @@
-"""Bytes on disk: written under a temporary name, synced, renamed; encoded in one fixed way; one run at a time."""
+"""Bytes on disk: written under a temporary name, synced, renamed; encoded in one fixed way."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
 import os
-import re
-import socket
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -162,79 +157,3 @@ def _is_empty(path: Path) -> bool:
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, _ = header(file)
     return 0 in shape
-
-
-@contextmanager
-def study_lock(path: Path) -> Iterator[None]:
-    """One writer per study: flock on `.lock`, which names host, pid and time; a second run is refused by name.
-
-    Where the disk has no flock (some network disks), a file `.lock.owner` that only one run can make takes its place.
-    """
-    import fcntl
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        file = open(path / ".lock", "a+")  # noqa: SIM115 - held for the run's length
-    except OSError as error:
-        raise disk_error(path, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                file.seek(0)
-                raise _locked(path, file.read().strip()) from None
-            with _owner_file(path / ".lock.owner"):
-                yield
-            return
-        file.seek(0)
-        file.truncate()
-        file.write(_me())
-        file.flush()
-        try:
-            yield
-        finally:
-            file.seek(0)
-            file.truncate()
-
-
-def _me() -> str:
-    return f"host {socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-
-
-def _locked(path: Path, owner: str, do: str = "") -> UserError:
-    return UserError(f"{path} is being written by {owner or 'another run'}", "one run a study at a time",
-                     f"wait for it, or choose another --out{do}")  # fmt: skip
-
-
-@contextmanager
-def _owner_file(note: Path) -> Iterator[None]:
-    """A lock that is a file's existence; one that a dead process of this host left is taken over."""
-    while True:
-        try:
-            descriptor = os.open(note, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            break
-        except FileExistsError:
-            owner = note.read_text() if note.is_file() else ""
-            host, pid = re.search(r"host (\S+),", owner), re.search(r"pid (\d+)", owner)
-            if not (host and pid and host[1] == socket.gethostname() and not _alive(int(pid[1]))):
-                raise _locked(note.parent, owner, f", or delete {note} if that run is gone") from None
-            note.unlink(missing_ok=True)
-        except OSError as error:
-            raise disk_error(note, error) from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(_me())
-    try:
-        yield
-    finally:
-        note.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

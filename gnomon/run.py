@@ -22,9 +22,10 @@ from gnomon import budget, criteria, machine
 from gnomon.config import Loaded, load
 from gnomon.console import Screen, level_number, logged
 from gnomon.decide import decide
-from gnomon.disk import disk_error, study_lock
+from gnomon.disk import disk_error
 from gnomon.errors import UserError
 from gnomon.fingerprints import content
+from gnomon.lock import study_lock
 from gnomon.plan import named, plan_study
 from gnomon.planned import BACK, KEEP, Plan, Planned, relative
 from gnomon.record import Record, now

@@ -216,7 +216,7 @@ def test_clean_removes_only_what_is_not_needed(here: Path):
 
 
 def test_clean_waits_for_no_run(here: Path):
-    from gnomon.disk import study_lock
+    from gnomon.lock import study_lock
 
     call("run", "s.yaml")
     call("run", "s.yaml", "count.n=15")

@@ -19,8 +19,8 @@ import pytest
 from gnomon import budget, criteria, machine
 from gnomon.config import Criterion, StudyFile, load
 from gnomon.console import Screen
-from gnomon.disk import study_lock
 from gnomon.errors import UserError
+from gnomon.lock import study_lock
 from gnomon.plan import plan_study
 from gnomon.planned import Plan
 from gnomon.run import folder_of, run_study
