@@ -47,6 +47,9 @@ class CountWorker:
         if not marker.exists():
             if self.trouble.get("kill") == index:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.trouble.get("kill_once") == index:
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
             if self.trouble.get("user_error") == index:
                 raise UserError(f"shard {index} cannot be made", "another number", "choose n below 10")
             if self.trouble.get("bug") == index:

@@ -18,7 +18,7 @@ import pytest
 from gnomon.errors import UserError
 from gnomon.executors.local import Local
 from gnomon.registry import find, table
-from gnomon.shards import Executor, Worker
+from gnomon.shards import Executor, ShardEvent, Watch, Worker
 from gnomon.writer import Writer
 from tests.fake_steps import CountWorker
 from tests.light_workers import Dies, Threads, Unsendable
@@ -27,13 +27,17 @@ ROOT = Path(__file__).parent.parent
 F = "f" * 64
 
 
-def work(folder: Path, workers: int, shards: int = 6, **trouble: int) -> tuple[Writer, list[Any]]:
+def work(
+    folder: Path, workers: int, shards: int = 6, watch: Watch | None = None, retries: int = 2, **trouble: int
+) -> tuple[Writer, list[Any]]:
     writer = Writer(folder, "count", F)
     rows = [list(range(4 * i, 4 * i + 4)) for i in range(shards)]
     done = writer.done()
     tasks = [(i, r) for i, r in enumerate(rows) if i not in done]
     worker = CountWorker(str(writer.path), 0, 4 * shards, 3, trouble)
-    return writer, [(shard[0], result) for shard, result in Local(workers=workers).map(worker, tasks)]
+    return writer, [
+        (shard[0], result) for shard, result in Local(workers=workers, retries=retries).map(worker, tasks, watch)
+    ]
 
 
 def opened(folder: Path) -> list[int]:
@@ -93,15 +97,18 @@ def test_any_other_error_comes_with_the_workers_traceback(tmp_path: Path):
     assert waited(lambda: all(dead(pid) for pid in opened(tmp_path)))
 
 
-def test_a_killed_worker_is_named_with_its_shard_and_the_rest_finishes(tmp_path: Path):
+def test_a_shard_that_kills_every_worker_is_named_and_the_rest_finishes(tmp_path: Path):
+    told: list[ShardEvent] = []
     with pytest.raises(UserError) as caught:
-        work(tmp_path, 2, kill=2)
+        work(tmp_path, 2, kill=2, watch=told.append, retries=1)
     text = str(caught.value)
-    assert "was killed by SIGKILL on shard 2" in text
+    assert "was killed by SIGKILL on shard 2, the last of 2 tries" in text
     assert any(f"(pid {pid})" in text for pid in opened(tmp_path))
     assert "1 of 6 shards are missing" in text
     assert "run the same command again" in text
     assert sorted(Writer(tmp_path, "count", F).done()) == [0, 1, 3, 4, 5]
+    assert [(e.kind, e.shard[0]) for e in told if e.kind in ("retry", "lost")] == [("retry", 2), ("lost", 2)]
+    assert all("was killed by SIGKILL" in e.text for e in told if e.kind in ("retry", "lost"))
     (tmp_path / "no-more-trouble").touch()
     resumed, results = work(tmp_path, 1)
     (tmp_path / "whole").mkdir()
@@ -110,10 +117,25 @@ def test_a_killed_worker_is_named_with_its_shard_and_the_rest_finishes(tmp_path:
     assert resumed.commit({}).meta["files"] == whole.commit({}).meta["files"]
 
 
+def test_a_shard_whose_worker_died_is_tried_again_by_another(tmp_path: Path):
+    told: list[ShardEvent] = []
+    writer, results = work(tmp_path, 2, kill_once=2, watch=told.append)
+    assert sorted(results) == [(i, 4) for i in range(6)]
+    assert sorted(writer.done()) == list(range(6))
+    assert [e.shard[0] for e in told if e.kind == "retry"] == [2]
+    assert [e.kind for e in told].count("lost") == 0
+    assert len(opened(tmp_path)) == 3  # the dead one was replaced
+    starts = [e.shard[0] for e in told if e.kind == "start"]
+    assert sorted(starts) == [0, 1, 2, 2, 3, 4, 5]
+    assert [s for i, s in enumerate(starts) if s not in starts[:i]] == list(range(6))  # handed out in order
+
+
 def test_when_every_worker_dies_the_run_ends(tmp_path: Path):
     worker: Worker = Dies()
-    with pytest.raises(UserError, match=r"ended with code 3 on shard 0.*no worker is left"):
-        list(Local(workers=2).map(worker, [(i, []) for i in range(5)]))
+    told: list[ShardEvent] = []
+    with pytest.raises(UserError, match=r"ended with code 3 on shard [01].*5 of 5.*no worker is left"):
+        list(Local(workers=2, retries=1).map(worker, [(i, []) for i in range(5)], told.append))
+    assert [e.kind for e in told].count("start") == 3  # two, and one in place of the first
 
 
 def test_a_result_that_cannot_travel_is_an_error_not_a_hang():
