@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gnomon.disk import load_array
+from gnomon.reading import load_array
 from gnomon.store import META, Artifact, Study
 from gnomon.text import size, table
 

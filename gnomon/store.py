@@ -7,6 +7,7 @@ STEP/                       committed: immutable
   NAME.npy | NAME/00000.npy arrays, C order, little-endian, no pickles
   activations/resid_post.20@last/00000.npy      values; rows@last/, offsets@all/ beside them
   _done/00000.json          one marker a shard: its files with sizes and sha256, renamed last
+  packed.json               of an unpacked study: the files of meta.json that were left out on purpose
 .STEP.partial/              the same before the commit; `fingerprint` inside says what it will be
 .old/STEP-FINGERPRINT/      what another fingerprint replaced
 """
@@ -14,7 +15,7 @@ STEP/                       committed: immutable
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from gnomon.disk import file_sha256, load_array, read_json
+from gnomon.disk import file_sha256
 from gnomon.errors import UserError, unknown
+from gnomon.reading import load_array, ordinary, read_json, read_table, table_schema
+from gnomon.recorded import META, PACKED, RUN, read_meta, read_packed, read_run
+from gnomon.sharded import ShardedArray, fitting, read_shard
 from gnomon.sites import RAGGED
 from gnomon.types import Activations, Direction, Site
 
-META = "meta.json"
+LEFT_OUT = "activations were left out when this study was packed"
+RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+"""Components whose vectors are as wide as the stream."""
 
 
 class Artifact:
@@ -49,7 +54,13 @@ class Artifact:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        return read_json(self.path / META)
+        return read_meta(self.path / META)
+
+    @cached_property
+    def left_out(self) -> Mapping[str, Mapping[str, Any]]:
+        """Files of meta.json that are not here on purpose: the study was packed without them. {} as a rule."""
+        path = self.path / PACKED
+        return read_packed(path) if path.exists() else {}
 
     @property
     def fingerprint(self) -> str:
@@ -73,30 +84,32 @@ class Artifact:
 
     def outline(self, name: str) -> tuple[int, list[str]]:
         """Rows and columns of table `name`, without reading it; UserError where a file is broken."""
+        found = [table_schema(path, self.path) for path in self._parts(name)]
+        return sum(rows for _, rows in found), list(found[-1][0].names) if found else []
+
+    def schema(self, name: str) -> pa.Schema:
+        """Columns of table `name` and their types, from its first file's footer."""
+        paths = self._parts(name)
+        if not paths:
+            raise unknown(f"table of step {self.name}", name, self.tables())
+        return table_schema(paths[0], self.path)[0]
+
+    def _parts(self, name: str) -> list[Path]:
+        """The files of a table, in order."""
         whole = self.path / f"{name}.parquet"
-        paths = [whole] if whole.is_file() else sorted((self.path / name).glob("*.parquet"))
-        rows, columns = 0, []
-        for path in paths:
-            try:
-                about = pq.read_metadata(path)
-            except (pa.ArrowException, OSError) as error:
-                raise UserError(f"{path} cannot be read ({error})", "", f"gnomon run --remake {self.name}") from None
-            rows, columns = rows + about.num_rows, [str(c) for c in about.schema.to_arrow_schema().names]
-        return rows, columns
+        return [whole] if whole.exists() else sorted((self.path / name).glob("*.parquet"))
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Read table `name` (one file, or its shards in order) as a DataFrame."""
-        whole, folder = self.path / f"{name}.parquet", self.path / name
-        paths = [whole] if whole.is_file() else sorted(folder.glob("*.parquet")) if folder.is_dir() else []
+        paths = self._parts(name)
         if not paths:
             raise unknown(f"table of step {self.name}", name, self.tables())
+        parts = [read_table(path, columns, self.path) for path in paths]
         try:
-            parts = [pq.read_table(p, columns=list(columns) if columns is not None else None) for p in paths]
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise UserError(
-                f"{self.path / name} cannot be read ({error})", "", "gnomon show --verify names it"
-            ) from None
-        return pa.concat_tables(parts, promote_options="default").to_pandas()
+            return pa.concat_tables(parts, promote_options="default").to_pandas()
+        except (pa.ArrowException, ValueError) as error:
+            raise UserError(f"the shards of {self.path / name} do not fit together ({error})", "one set of columns",
+                            "gnomon show --verify names bad files") from None  # fmt: skip
 
     def has(self, name: str) -> bool:
         """True where a table or an array of that name is here."""
@@ -107,29 +120,47 @@ class Artifact:
         path = self.path / f"{name}.npy"
         if not path.is_file():
             raise unknown(f"array of step {self.name}", name, self.arrays())
-        return load_array(path)
+        return load_array(path, self.path)
 
     def json(self, name: str) -> Any:
         """Read `name.json`."""
-        return read_json(self.path / f"{name}.json")
+        return read_json(self.path / f"{name}.json", self.path)
 
     def directions(self, name: str = "directions") -> list[Direction]:
         """The directions saved here, in order."""
         vectors, rows = self.array(name), self.table(name)
-        return [
-            Direction(Site.parse(r["site"]), np.asarray(vectors[i][: int(r["d"])]), r["name"], r["kind"],
-                      None if pd.isna(r["score"]) else float(r["score"]), json.loads(r["meta"]))
-            for i, r in enumerate(rows.to_dict("records"))
-        ]  # fmt: skip
+        if vectors.ndim != 2 or vectors.dtype.kind != "f" or len(vectors) != len(rows):
+            raise UserError(f"{self.path / name}.npy is {vectors.dtype} {list(vectors.shape)} for {len(rows)} rows",
+                            "a float vector for each row of its table")  # fmt: skip
+        out = []
+        for i, row in enumerate(rows.to_dict("records")):
+            try:
+                width = int(row["d"])
+                if not 0 < width <= vectors.shape[1]:
+                    raise ValueError(f"d is {width} of {vectors.shape[1]}")
+                score = None if pd.isna(row["score"]) else float(row["score"])
+                out.append(Direction(Site.parse(row["site"]), np.asarray(vectors[i][:width]), str(row["name"]),
+                                     row["kind"], score, dict(json.loads(row["meta"]))))  # fmt: skip
+            except (KeyError, TypeError, ValueError, OverflowError, RecursionError, UserError) as error:
+                raise UserError(f"row {i} of {self.path / name}.parquet is no direction ({error!s:.200})",
+                                "site, name, kind, score, d and meta, as gnomon writes them",
+                                "gnomon show --verify tells whether it is the one written") from None  # fmt: skip
+        return out
 
     # ---- activations
 
     def sites(self) -> list[tuple[Site, str]]:
-        """What was captured here: (site, position) pairs, in order."""
+        """What was captured here: (site, position) pairs, in order; also what was left out when it was packed."""
         folder = self.path / "activations"
-        names = [p.name for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
-        pairs = [n.split("@") for n in names if not n.startswith(("rows@", "offsets@"))]
-        return sorted((Site.parse(s), p) for s, p in pairs)
+        names = {p.name for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
+        names |= {name.split("/")[1] for name in self.left_out if name.startswith("activations/")}
+        pairs = []
+        for name in sorted(n for n in names if not n.startswith(("rows@", "offsets@"))):
+            site, at, position = name.partition("@")
+            if not at:
+                raise UserError(f"{folder / name} is no activation", "a folder SITE@POSITION of shards")
+            pairs.append((Site.parse(site), position))
+        return sorted(pairs)
 
     def activations(self, site: Site | str, position: str | None = None) -> Activations:
         """Memory-mapped values at "resid_post.20@last" (or site and position apart); `z.5.3` slices head 3 of z.5."""
@@ -141,15 +172,20 @@ class Artifact:
         if (whole, position) not in self.sites():
             known = [f"{s}@{p}" for s, p in self.sites()]
             raise unknown(f"activations in step {self.name}", f"{site}@{position}", known)
-        base = self.path / "activations"
-        shards = sorted((base / f"{whole}@{position}").glob("*.npy"))
-        rows = [load_array(base / f"rows@{position}" / p.name) for p in shards]
-        values: Any = ShardedArray([load_array(p) for p in shards])
+        folder = f"activations/{whole}@{position}"
+        if any(name.startswith(f"{folder}/") for name in self.left_out):
+            raise UserError(
+                f"step {self.name!r}: {LEFT_OUT}", f"{whole}@{position}", f"gnomon run ... --remake {self.name}"
+            )
+        shards = [read_shard(path, position, self.path) for path in sorted((self.path / folder).glob("*.npy"))]
+        values: Any = ShardedArray([values for values, _, _ in shards])
+        rows = np.concatenate([rows for _, rows, _ in shards]) if shards else np.zeros(0, np.int64)
+        width = self.meta.get("model", {}).get("d_model") if whole.component in RESIDUAL else None
+        fitting(self.path / folder, [values for values, _, _ in shards], rows, width)
         offsets = None
         if position in RAGGED:
             pieces, shift = [np.zeros(1, dtype=np.int64)], 0
-            for p in shards:
-                part = np.asarray(load_array(base / f"offsets@{position}" / p.name))
+            for _, _, part in shards:
                 pieces.append(part[1:] + shift)
                 shift += int(part[-1])
             offsets = np.concatenate(pieces)
@@ -159,82 +195,30 @@ class Artifact:
                 raise UserError(f"site {site} asks for head {site.head}", f"heads 0 to {heads - 1}")
             width = values.shape[-1] // heads
             values = np.asarray(values[:])[:, site.head * width : (site.head + 1) * width]
-        return Activations(site, position, values, np.concatenate(rows) if rows else np.zeros(0, np.int64), offsets)
+        return Activations(site, position, values, rows, offsets)
 
     # ---- integrity
 
     def verify(self) -> list[str]:
-        """Re-hash every file that meta.json names; one line a problem (missing, size, sha256), [] when whole."""
+        """Re-hash every file that meta.json names; one line a problem (missing, size, sha256), [] when whole.
+
+        Files that were left out when the study was packed are no problem.
+        """
         problems = []
         for relative, record in self.meta.get("files", {}).items():
             path = self.path / relative
-            if not path.is_file():
-                problems.append(f"{self.name}/{relative}: missing")
-            elif path.stat().st_size != record["bytes"]:
+            if relative in self.left_out and not path.exists():
+                continue
+            try:
+                ordinary(path, self.path)
+            except UserError as error:
+                problems.append(f"{self.name}/{relative}: {error.got if path.exists() else 'missing'}")
+                continue
+            if path.stat().st_size != record["bytes"]:
                 problems.append(f"{self.name}/{relative}: {path.stat().st_size} bytes, {record['bytes']} were written")
             elif file_sha256(path) != record["sha256"]:
                 problems.append(f"{self.name}/{relative}: sha256 differs from the one written")
         return problems
-
-
-class ShardedArray:
-    """Axis 0 of several memory maps as one read-only array; indexing copies only what is asked for."""
-
-    def __init__(self, parts: Sequence[np.ndarray]) -> None:
-        self.parts = list(parts)
-        self.starts = np.cumsum([0, *[len(p) for p in self.parts]])
-        width = self.parts[0].shape[1:] if self.parts else (0,)
-        self.shape = (int(self.starts[-1]), *width)
-        self.dtype = self.parts[0].dtype if self.parts else np.dtype("<f4")
-        self.ndim = len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        whole = np.concatenate(self.parts) if self.parts else np.zeros(self.shape, self.dtype)
-        return whole.astype(dtype) if dtype is not None else whole
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for part in self.parts:
-            yield from part
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        if isinstance(index, tuple):
-            first, rest = index[0], index[1:]
-            return self[first][rest if isinstance(first, int | np.integer) else (slice(None), *rest)]
-        if isinstance(index, int | np.integer):
-            i = int(index) + (len(self) if index < 0 else 0)
-            if not 0 <= i < len(self):
-                raise IndexError(f"row {index} of {len(self)}")
-            part = int(np.searchsorted(self.starts, i, side="right")) - 1
-            return self.parts[part][i - self.starts[part]]
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step == 1:
-                pieces = [
-                    p[max(start - s, 0) : max(stop - s, 0)]
-                    for p, s in zip(self.parts, self.starts[:-1], strict=True)
-                    if start < s + len(p) and stop > s
-                ]
-                return np.concatenate(pieces) if pieces else np.zeros((0, *self.shape[1:]), self.dtype)
-            index = np.arange(start, stop, step)
-        index = np.asarray(index)
-        if index.dtype == bool:
-            if len(index) != len(self):
-                raise IndexError(f"a mask of {len(index)} over {len(self)} rows")
-            index = np.flatnonzero(index)
-        elif len(index) and index.dtype.kind not in "iu":
-            raise IndexError(f"rows are whole numbers, not {index.dtype}")
-        index = np.where(index < 0, index + len(self), index).astype(np.int64)
-        if len(index) and not (index.min() >= 0 and index.max() < len(self)):
-            raise IndexError(f"rows {index.min()} to {index.max()} of {len(self)}")
-        out = np.empty((len(index), *self.shape[1:]), self.dtype)
-        which = np.searchsorted(self.starts, index, side="right") - 1
-        for part in np.unique(which):
-            here = which == part
-            out[here] = self.parts[part][index[here] - self.starts[part]]
-        return out
 
 
 class Study:
@@ -250,8 +234,8 @@ class Study:
     @cached_property
     def run(self) -> dict[str, Any]:
         """run.json: steps in order, model, versions, machine, seed, times."""
-        path = self.path / "run.json"
-        return read_json(path) if path.is_file() else {}
+        path = self.path / RUN
+        return read_run(path) if path.exists() else {}
 
     def names(self) -> list[str]:
         """Names of the committed steps, in the study's order (others after them)."""

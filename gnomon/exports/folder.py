@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gnomon.disk import array_bytes, disk_error, plain, read_json, sync_folder, table_bytes, write_bytes
+from gnomon.disk import array_bytes, disk_error, plain, sync_folder, table_bytes, write_bytes
 from gnomon.errors import UserError
+from gnomon.reading import read_json
 from gnomon.store import META, Artifact, Study
 from gnomon.text import size
 

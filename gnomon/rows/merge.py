@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gnomon.disk import load_array
 from gnomon.errors import UserError
+from gnomon.reading import load_array
 from gnomon.rows.table import SCHEMA
 from gnomon.sites import RAGGED
 from gnomon.store import Artifact

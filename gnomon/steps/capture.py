@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from gnomon.blocks import Block, Ref, Table, Text
-from gnomon.disk import load_array
+from gnomon.reading import load_array
 from gnomon.rows import price
 from gnomon.rows.force import Forcer
 from gnomon.rows.options import Texts, check_kept, layers_whole
