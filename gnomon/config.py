@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gnomon.entries import Keys, absolute, default_name, entry_of, is_path, local_paths
 from gnomon.errors import UserError, unknown
+from gnomon.models.device_map import check_map, sizes
 from gnomon.overrides import apply
 from gnomon.registry import find
 from gnomon.shards import Executor
@@ -140,6 +141,12 @@ class StudyFile(_Strict):
     """auto, cpu, cuda, cuda:1 or mps."""
     attention: Literal["sdpa", "eager"] = "sdpa"
     """The implementation of attention."""
+    device_map: Literal["none", "auto", "balanced", "sequential"] = "none"
+    """How a model that is larger than one GPU is spread over all that a worker sees, then main memory: auto, balanced
+    (alike on all), sequential (one is filled after the other)."""
+    max_memory: dict[int | str, int | str] = {}
+    """With device_map: at most this much on these devices and nothing on others, {0: 20GB, 1: 20GB, cpu: 60GB}; weights
+    go to disk only where `disk` is named."""
     executor: str | dict[str, dict[str, Any]] = "local"
     """Where shards are worked on: a name, or {name: {options}} such as {local: {workers: 2}}."""
     seed: int = Field(default=0, ge=0)
@@ -160,7 +167,9 @@ class StudyFile(_Strict):
             model, adapter, revision = entry.model, None, None
         if entry is not None and "adapter" in given:
             adapter = entry.adapter
-        return ModelSpec(model, adapter, revision, self.dtype, self.device, self.attention)
+        most = sizes(self.max_memory)
+        check_map(self.device_map, most, self.device, adapter)
+        return ModelSpec(model, adapter, revision, self.dtype, self.device, self.attention, self.device_map, most)
 
 
 @dataclass(frozen=True)
@@ -242,6 +251,8 @@ def _executor(study: StudyFile) -> Executor:
         raise UserError(f"executor names {len(named)} executors", "one, such as {local: {workers: 2}}")
     ((name, options),) = named.items()
     cls: Any = find("executor", name)
+    if "mixed" in getattr(cls, "model_fields", {}):
+        options = {"mixed": study.mixed, **options}
     return build(cls, options, f"executor.{name}") if hasattr(cls, "model_fields") else cls(**options)
 
 

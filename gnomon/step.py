@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,8 +19,10 @@ from pydantic import BaseModel, ConfigDict
 
 from gnomon.blocks import Block
 from gnomon.errors import UserError
-from gnomon.shards import Executor, Watch, Worker
+from gnomon.halving import release_memory
+from gnomon.shards import Executor, ShardEvent, Watch, Worker
 from gnomon.store import Artifact
+from gnomon.tally import Meter, Silent, Tally, warn
 from gnomon.types import Activations, Site, Split
 from gnomon.writer import Writer
 
@@ -46,6 +48,11 @@ class ModelSpec:
     dtype: str = "float32"
     device: str = "auto"
     attention: str = "sdpa"
+    device_map: str = "none"
+    """How accelerate spreads a model that is larger than one GPU: auto, balanced, sequential. Not in the fingerprint:
+    where a block computes is no part of what it computes."""
+    max_memory: tuple[tuple[int | str, int], ...] = ()
+    """(device, bytes) that the model may take, in order (`models.devices.sizes`)."""
 
     def load(self) -> Model:
         """Load (or find, in a small per-process cache) the model."""
@@ -53,6 +60,7 @@ class ModelSpec:
 
         if self not in _LOADED:
             _LOADED.clear()  # one model at a time: two would double the memory that the plan promised
+            release_memory()
             _LOADED[self] = load_model(
                 self.name,
                 adapter=self.adapter,
@@ -60,6 +68,8 @@ class ModelSpec:
                 dtype=self.dtype,
                 device=self.device,
                 attention=self.attention,
+                device_map=self.device_map,
+                max_memory=dict(self.max_memory),
             )
         return _LOADED[self]
 
@@ -166,23 +176,23 @@ class Context:
     seed: int = 0
     executor: Executor | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("gnomon"))
-    bar: Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]] | None = None
+    bar: Callable[[str, int | None], AbstractContextManager[Meter]] | None = None
     ledger: list[dict[str, Any]] = field(default_factory=list)
     limits: Mapping[str, float] = field(default_factory=dict)
     watch: Watch | None = None
     """Told what happens to shards and workers."""
+    work: list[dict[str, Any]] = field(default_factory=list)
+    """What each map did (`Tally.record`): rows, tokens, bytes, seconds, workers, retries."""
+    _known: dict[Path, set[int]] = field(default_factory=dict)
+    """Shards that a map of this run was given, by folder."""
 
     def model(self) -> Model:
         """The study's (or the entry's own) model, loaded on first use."""
         return self.model_spec.load()
 
-    def progress(self, label: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    def progress(self, label: str, total: int | None) -> AbstractContextManager[Meter]:
         """A progress bar: `with ctx.progress("generate", n) as advance: advance(3)`; silent without a terminal."""
-        if self.bar is not None:
-            return self.bar(label, total)
-        from contextlib import nullcontext
-
-        return nullcontext(lambda n: None)
+        return self.bar(label, total) if self.bar is not None else nullcontext(Silent())
 
     def split(self, table: pd.DataFrame, split: Split, why: str) -> pd.DataFrame:
         """Rows of one split. Reading `test` is written into the ledger, which the report prints."""
@@ -202,18 +212,35 @@ class Context:
         done = out.done()
         missing = [(i, s) for i, s in enumerate(shards) if i not in done]
         counts = list(sizes) if sizes is not None else [1] * len(shards)
-        if done:
-            self.log.info("%s: %d of %d shards are there already", label, len(shards) - len(missing), len(shards))
+        known = self._known.setdefault(out.path, set())  # an earlier stage's shards, passed again, are no news
+        new = set(range(len(shards))) - known
+        known |= new
+        if left := len(new & set(done)):
+            self.log.info("%s: %d of %d shards are there already", label, left, len(new))
         if self.executor is None:
             from gnomon.executors.local import Local
 
             executor: Executor = Local()
         else:
             executor = self.executor
-        with self.progress(label, sum(counts)) as advance:
-            advance(sum(counts[i] for i in range(len(shards)) if i in done))
-            for (index, _), _ in executor.map(worker, missing, self.watch):
-                advance(counts[index])
+        tally = Tally(label=label, folder=out.path, sizes=counts)
+        with self.progress(label, sum(counts)) as meter:
+            meter.already(sum(counts[i] for i in range(len(shards)) if i in done))
+
+            def watch(event: ShardEvent) -> None:
+                tally.note(event)
+                warn(self.log, label, event)
+                meter.look(tally)
+                if self.watch is not None:
+                    self.watch(event)
+
+            try:
+                for (index, _), _ in executor.map(worker, missing, watch):
+                    tally.done(index)
+                    meter(counts[index])
+            finally:
+                if tally.say(self.log):
+                    self.work.append(tally.record())
 
 
 class Step(BaseModel):

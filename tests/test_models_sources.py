@@ -180,7 +180,7 @@ def test_a_model_that_does_not_fit_is_refused_before_loading(monkeypatch):
         check_fits("big", 7_000_000_000, "float32", "cpu", free=16_000_000_000)
     assert check_fits("big", 7_000_000_000, "bfloat16", "cpu", free=16_000_000_000) == 14_700_000_000
     monkeypatch.setattr("gnomon.models.memory.available", lambda device: 10_000)
-    monkeypatch.setattr("gnomon.models.sources._weights", lambda *a: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("gnomon.models.loading.hf_model", lambda *a: pytest.fail("weights were loaded"))
     with pytest.raises(UserError, match="needs about"):
         _load(tiny_folder("llama"))
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from gnomon.models.cache import KVCache
+from gnomon.models.devices import Carried, place_of, real
 from gnomon.models.families import Family, window_of
 from gnomon.models.freeze import Attention, Norm
 from gnomon.models.hooks import Taps
@@ -37,6 +38,10 @@ class Body:
         self.windows = [window_of(self.config, layer) for layer in range(len(self.blocks))]
         self.parallel = bool(family.parallel_flag and getattr(self.config, family.parallel_flag))
         self.softcap: float | None = getattr(self.config, "final_logit_softcapping", None)
+        self.home = place_of(self.embedding)
+        self.places = [place_of(block) for block in self.blocks]
+        others = [self.final_norm, self.head, self.position_embedding, self.rotary]
+        self.split = any(p != self.home for p in [*self.places, *(place_of(m) for m in others if m is not None)])
 
     def part(self, layer: int, name: str) -> nn.Module:
         """The module that the family's row calls `name` ("o_proj", "ln2", "attn_out", ...) in block `layer`."""
@@ -53,8 +58,10 @@ class Body:
     def facts(self, module: Any) -> Norm:
         """The facts of one norm module."""
         eps = module.eps if hasattr(module, "eps") else module.variance_epsilon
-        gain = module.weight + self.family.gain_offset if self.family.gain_offset else module.weight
-        return Norm(self.family.norm, float(eps), gain.detach(), getattr(module, "bias", None))
+        gain: Any = real(module)
+        if self.family.gain_offset:
+            gain = gain + self.family.gain_offset
+        return Norm(self.family.norm, float(eps), gain.detach(), real(module, "bias"))
 
     def stream_norms(self) -> list[tuple[nn.Module, Norm]]:
         """Every norm on the residual stream and its branches, the final one last."""
@@ -71,8 +78,13 @@ class Body:
         x = self.embedding(ids)
         if self.position_embedding is not None:
             last = self.position_embedding.weight.shape[0] - 1
-            x = x + self.position_embedding(positions_of(layout).clamp(max=last))
+            at = positions_of(layout).clamp(max=last)
+            x = x + self._called(self.position_embedding, at)
         return x
+
+    def _called(self, module: Any, x: torch.Tensor) -> torch.Tensor:
+        """A module of its own device, called from home."""
+        return module(x.to(place_of(module))).to(self.home) if self.split else module(x)
 
     def run(
         self,
@@ -84,7 +96,7 @@ class Body:
         cache: KVCache | None = None,
         attention: Attention | None = None,
     ) -> torch.Tensor:
-        """Run blocks first..stop-1 on `x` (resid_pre of block `first`) and return the last one's resid_post.
+        """Run blocks first..stop-1 on `x` (resid_pre of block `first`) and return the last one's resid_post, at home.
 
         The cache, where given, must have been told of this chunk by `begin`; the caller `advance`s it afterwards.
         """
@@ -95,17 +107,27 @@ class Body:
             attention.masks = self._always(layout, positions)
         rotary = self._rotary(x, positions)
         extra: dict[str, Any] = {} if cache is None else {self.family.cache_argument: cache}
-        keys = taps.keys if taps is not None else ()
+        keys, carried = taps.keys if taps is not None else (), Carried()
         for layer in range(first, stop):
             if taps is not None and ("resid_pre", layer) in keys:
                 x = taps.visit("resid_pre", layer, x)
             if rotary:
                 extra["position_embeddings"] = rotary[layer]
-            out = self.blocks[layer](x, attention_mask=masks[layer], **extra)
-            x = out[0] if isinstance(out, tuple) else out
+            x = self.block(layer, x, masks[layer], extra, carried)
             if taps is not None and ("resid_post", layer) in keys:
                 x = taps.visit("resid_post", layer, x)
-        return x
+        return x.to(self.home) if self.split else x
+
+    def block(
+        self, layer: int, x: torch.Tensor, mask: torch.Tensor | None, extra: dict[str, Any], carried: Carried
+    ) -> torch.Tensor:
+        """One block's resid_post, on the block's device; what it is given is brought there."""
+        if self.split:
+            place = self.places[layer]
+            x, mask = x.to(place), carried.at(mask, place)
+            extra = {key: carried.at(value, place) for key, value in extra.items()}
+        out = self.blocks[layer](x, attention_mask=mask, **extra)
+        return out[0] if isinstance(out, tuple) else out
 
     def _masks(self, layout: Layout, positions: torch.Tensor, x: torch.Tensor) -> list[torch.Tensor | None]:
         eager = self.config._attn_implementation == "eager"
@@ -129,6 +151,9 @@ class Body:
     def _rotary(self, x: torch.Tensor, positions: torch.Tensor) -> list[Any]:
         if self.rotary is None:
             return []
+        if self.split:
+            place = place_of(self.rotary)
+            x, positions = x[:, :1].to(place), positions.to(place)  # x tells dtype and device only
         if not self.family.rotary_by_layer_type:
             return [self.rotary(x, positions)] * len(self.blocks)
         types = self.config.layer_types
@@ -140,5 +165,9 @@ class Body:
 
         `norm` takes the place of the model's own final norm where its precision matters.
         """
-        out = self.head(self.final_norm(x) if norm is None else norm.apply(x))
+        if self.split:
+            normed = norm.apply(x) if norm is not None else self._called(self.final_norm, x)
+            out = self._called(self.head, normed)
+        else:
+            out = self.head(self.final_norm(x) if norm is None else norm.apply(x))
         return out if self.softcap is None else torch.tanh(out / self.softcap) * self.softcap

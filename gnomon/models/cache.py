@@ -70,7 +70,7 @@ class KVCache:
             old[:, :, past:end] = new.detach()
         else:
             rows = torch.arange(new.shape[0], device=new.device)[:, None]
-            old[rows, :, self._slots] = new.detach().transpose(1, 2)
+            old[rows, :, self._slots.to(new.device)] = new.detach().transpose(1, 2)
         return new if past == 0 else old[:, :, :end]
 
     def _grown(self, old: torch.Tensor | None, like: torch.Tensor, end: int) -> torch.Tensor:
@@ -86,7 +86,7 @@ class KVCache:
         if self._slots is None:
             return torch.cat([old[:, :, : self._past], new], dim=2)
         grown = torch.cat([old[:, :, : self._past], torch.zeros_like(new)], dim=2)
-        return grown.scatter(2, self._slots[:, None, :, None].expand_as(new), new)
+        return grown.scatter(2, self._slots.to(new.device)[:, None, :, None].expand_as(new), new)
 
     def align(self) -> None:
         """Move shorter rows to the right, once, so that every row ends at the same slot."""

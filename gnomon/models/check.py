@@ -76,7 +76,8 @@ def hooks_left(model: Model) -> int:
     for module in model.hf.modules():
         owned = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
         count += sum(getattr(hook, "__module__", "").startswith("gnomon.") for hook in owned)
-        count += "forward" in module.__dict__
+        replaced = module.__dict__.get("forward")  # accelerate puts its own there, for good
+        count += getattr(replaced, "__module__", "").startswith("gnomon.")
     return count + (model.body.config._attn_implementation == "gnomon")
 
 

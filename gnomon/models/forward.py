@@ -70,6 +70,9 @@ def forward(
     layout = Layout(counts, ids.shape[1], model.device, starts, prompt_lens, rows, shifts)
     if grad and any(site.head is not None for site in read):
         raise UserError("a gradient at one head's z", "z of the whole layer", "read z.L and slice its gradient")
+    if grad and model.body.split and any(site.component == "resid_mid" for site in read):
+        # a block adds the very tensor that it holds there: nothing can be handed out at home that it depends on
+        raise UserError("a gradient at resid_mid of a model on several devices", "resid_pre, attn_out or resid_post")
     frozen = freezing.check_freezes(freeze)
     attention = _attention(model, layout, patterns, pattern_at, "pattern" in frozen)
     taps = Taps(read, edit, model.d_head, layout)
@@ -90,7 +93,7 @@ def forward(
             scales["ln_final"] = model.body.norm("ln_final").scale(resid).squeeze(-1)
     if cache is not None and not (grad and cache.get_seq_length()):
         cache.advance(counts)
-    maps = attention.patterns if attention is not None else {}
+    maps = {k: v.to(model.device) for k, v in attention.patterns.items()} if attention is not None else {}
     return Out(taps.values, counts, found, maps, scales, cache, resid)
 
 
@@ -225,6 +228,6 @@ def _store_scale(model: Model, module: nn.Module, name: str, out: dict[str, torc
     norm = model.body.facts(module)
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-        out[name] = norm.scale(args[0]).squeeze(-1)
+        out[name] = norm.scale(args[0]).squeeze(-1).to(model.device)
 
     return hook

@@ -77,7 +77,7 @@ def _attention(
     if active is None:
         raise RuntimeError("gnomon's attention runs only inside Model.forward")
     layer: int = module.layer_idx  # pyright: ignore[reportAssignmentType]
-    mask = active.masks[layer]
+    mask = active.masks[layer].to(query.device)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     reading = layer in active.layers
     if active.explicit or softcap is not None:
@@ -102,7 +102,7 @@ def _rows(x: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
     """Pick query slots `rows [batch, R]` of `x [batch, heads, queries, .]`."""
     if rows is None:
         return x
-    index = rows[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+    index = rows.to(x.device)[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
     return x.gather(2, index)
 
 
@@ -146,15 +146,16 @@ class Norm:
         scale = self.scale(wide)
         if self.kind == "layernorm":
             wide = wide - wide.mean(-1, keepdim=True)
-        out = wide * (scale.detach() if frozen else scale) * self.gain.to(wide.dtype)
+        out = wide * (scale.detach() if frozen else scale) * self.gain.to(wide)
         if self.bias is not None:
-            out = out + self.bias.to(wide.dtype)
+            out = out + self.bias.to(wide)
         return out.to(x.dtype)
 
 
 @contextmanager
 def norms_replaced(norms: Sequence[tuple[nn.Module, Norm]], frozen: bool) -> Iterator[None]:
     """Let each module compute `Norm.apply` instead of its own forward until exit."""
+    before = [(module, module.__dict__.get("forward")) for module, _ in norms]  # accelerate puts its own there
     try:
         for module, norm in norms:
 
@@ -164,8 +165,10 @@ def norms_replaced(norms: Sequence[tuple[nn.Module, Norm]], frozen: bool) -> Ite
             module.__dict__["forward"] = forward  # an instance attribute hides the class's method, and nothing else
         yield
     finally:
-        for module, _ in norms:
+        for module, own in before:
             module.__dict__.pop("forward", None)
+            if own is not None:
+                module.__dict__["forward"] = own
 
 
 @contextmanager

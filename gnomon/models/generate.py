@@ -161,7 +161,7 @@ class _Decoder:
         index = torch.arange(len(lengths), device=model.device)
         ends = torch.tensor(lengths, device=model.device) - 1
         self.taps.layout = layout
-        self.taps.keep = None if self.store.whole_prompt else lambda x: x[index, ends]
+        self.taps.keep = None if self.store.whole_prompt else lambda x: x[index.to(x.device), ends.to(x.device)]
         x = self._blocks(ids, layout, model.n_layers)
         self.store.prompt, self.taps.values, self.taps.keep = self.taps.values, {}, None
         self.cache.advance(lengths)

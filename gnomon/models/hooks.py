@@ -58,13 +58,22 @@ class Taps:
         return max((-1 if c == "embed" else layer for c, layer in self.reads), default=-1)
 
     def visit(self, component: str, layer: int, x: torch.Tensor, in_place: bool = False) -> torch.Tensor:
-        """Edit `x [rows, width, d]`, store what is read, return the edited tensor (x itself where `in_place`)."""
+        """Edit `x [rows, width, d]`, store what is read, return the edited tensor (x itself where `in_place`).
+
+        Edits and reads see the layout's device, wherever x is.
+        """
         key = (component, layer)
         for intervention in self.edits.get(key, ()):
             x = self._edited(x, intervention, in_place)
-        for site in self.reads.get(key, ()):
-            kept = x if self.keep is None else self.keep(x)
-            self.values[site] = kept if site.head is None else kept[..., self._head(site)]
+        reads = self.reads.get(key, ())
+        home = x.device if self.layout is None else self.layout.device
+        seen = x
+        if reads and home != x.device and x.requires_grad and torch.is_grad_enabled():
+            seen = x.to(home)
+            x = seen.to(x.device)  # what is handed out lies on the way to everything above it
+        for site in reads:
+            kept = seen if self.keep is None else self.keep(seen)
+            self.values[site] = (kept if site.head is None else kept[..., self._head(site)]).to(home)
         return x
 
     def _head(self, site: Site) -> slice:
@@ -78,17 +87,18 @@ class Taps:
             return x
         columns = slice(None) if intervention.site.head is None else self._head(intervention.site)
         flat = x.view(-1, x.shape[-1]) if in_place else x.reshape(-1, x.shape[-1])
-        old = flat[:, columns] if selection.index is None else flat[:, columns].index_select(0, selection.index)
+        index = None if selection.index is None else selection.index.to(x.device)
+        old = flat[:, columns] if index is None else flat[:, columns].index_select(0, index)
         if in_place:
             old = old.clone()  # an edit may keep its input for a backward pass, and x is about to be overwritten
-        new = self._called(intervention, old, selection)
-        if not in_place and selection.index is None and intervention.site.head is None:
+        new = self._called(intervention, old.to(self.layout.device), selection).to(x.device)
+        if not in_place and index is None and intervention.site.head is None:
             return new.view(x.shape)
         out = flat if in_place else flat.clone()
-        if selection.index is None:
+        if index is None:
             out[:, columns] = new
         else:
-            out[selection.index, columns] = new
+            out[index, columns] = new
         return x if in_place else out.view(x.shape)
 
     @staticmethod

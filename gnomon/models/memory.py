@@ -49,11 +49,13 @@ def weight_files(folder: Path) -> list[Path]:
 
 def available(device: str) -> int | None:
     """Free bytes on a device: of the machine and of its control group on the CPU; None where it cannot be told."""
-    import torch
-
     if device.startswith("cuda"):
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0])
     if device.startswith("mps"):
+        import torch
+
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     found = [value for value in (_meminfo(), _cgroup()) if value is not None]
     if not found and "SC_PHYS_PAGES" in os.sysconf_names:  # macOS: all of it, the system makes room

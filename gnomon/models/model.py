@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from gnomon.errors import UserError
+from gnomon.models import devices
 from gnomon.models import tokens as text_of
 from gnomon.models import weights as canonical
 from gnomon.models.body import Body
@@ -76,13 +77,15 @@ class Model:
         self.d_head = int(getattr(config, "head_dim", None) or self.d_model // self.n_heads)
         self.d_vocab = int(self.body.head.weight.shape[0])  # pyright: ignore
         weight: Any = self.body.embedding.weight
-        self.device: torch.device = weight.device
+        self.device: torch.device = self.body.home
         self.dtype: torch.dtype = weight.dtype
         self.facts = dict(facts or {})
         self.fingerprint = str(self.facts.get("fingerprint", ""))
         self.d_mlp = int(self.weights("W_out", 0).shape[0])
         self.stop_ids = text_of.stop_ids(tokenizer, getattr(hf, "generation_config", None))
         self.is_exact = False
+        self.placed = devices.placed(hf, self.body.blocks)
+        """Blocks by device, of a model on several."""
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {self.family}, {self.n_layers} layers, d_model {self.d_model})"
@@ -94,6 +97,7 @@ class Model:
             {"name": self.name}
             | {key: getattr(self, key) for key in sizes}
             | {"dtype": str(self.dtype).removeprefix("torch."), "device": str(self.device)}
+            | ({"blocks_on": self.placed} if self.placed else {})
             | {"attention": self.body.config._attn_implementation}
             | {"chat_template": text_of.template_hash(self.tokenizer)}
             | self.facts
@@ -149,7 +153,9 @@ class Model:
     def norm(self, name: str, layer: int | None = None) -> Norm:
         """Facts (kind, eps, gain, bias) of ln1, ln2, ln1_post, ln2_post of a layer, or of ln_final."""
         self.weights(f"{name}.w", layer)  # raises UserError for a name or layer that does not exist
-        return self.body.norm(name, layer)
+        found = self.body.norm(name, layer)
+        bias = None if found.bias is None else found.bias.to(self.device)
+        return replace(found, gain=found.gain.to(self.device), bias=bias)
 
     @property
     def unembed(self) -> torch.Tensor:

@@ -39,7 +39,7 @@ class Packed:
 
     def __init__(self, body: Body, clean: KVCache, firsts: Sequence[int], at: int) -> None:
         held = next(keys for keys in clean.keys if keys is not None)
-        device, past = held.device, max(firsts)
+        device, past = body.home, max(firsts)
         sizes = torch.tensor([at - first + 1 for first in firsts], device=device)
         self.positions = torch.cat([torch.arange(first, at + 1, device=device) for first in firsts])
         self.keys = CleanKeys(clean, past)

@@ -59,7 +59,7 @@ class SharedPrefix(KVCache):
         else:
             out[:, :, self._past :] = 0
             rows = torch.arange(new.shape[0], device=new.device)[:, None]
-            out[rows, :, self._slots] = new.transpose(1, 2)
+            out[rows, :, self._slots.to(new.device)] = new.transpose(1, 2)
         return out
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,10 +64,6 @@ def resolve(name: str, revision: str | None = None) -> Source:
             raise UserError(f"no model folder at {name}", "a folder with config.json and safetensors")
     folder = hub_folder(name, revision)
     return Source(name, "hub", folder, folder.name, (name,))
-
-
-TEXT_KEYS = {r"^(model\.)?language_model\.lm_head\.": "lm_head.", r"^(model\.)?language_model\.(model\.)?": "model."}
-"""Where the text model's weights lie in a multimodal checkpoint, and what they are called on their own."""
 
 
 def _config(folder: Path) -> Any:
@@ -182,6 +179,8 @@ def load_model(
     dtype: str = "float32",
     device: str = "auto",
     attention: str = "sdpa",
+    device_map: str = "none",
+    max_memory: Mapping[Any, Any] | None = None,
     check: bool = True,
 ) -> Model:
     """Load a model.
@@ -193,25 +192,40 @@ def load_model(
         dtype: float32, float64, float16 or bfloat16.
         device: auto (cuda, mps, cpu, whichever there is first), or one of those.
         attention: sdpa, or eager; a family with soft-capped attention (Gemma 2) always takes eager.
+        device_map: none, or how accelerate spreads the model over all GPUs, then main memory: auto, balanced (alike on
+            all), sequential (one after the other is filled).
+        max_memory: at most these sizes on these devices, and on no other: {0: 20GB, 1: 20GB, cpu: 60GB}; weights go to
+            disk only where it names disk.
         check: prove at load that the streams add up, an edit changes the logits and hooks are gone after.
 
-    UserError: no such model, an unsupported architecture, not enough memory, an adapter of another model.
+    UserError: no such model, an unsupported architecture, not enough memory, an adapter of another model, an adapter
+    or a device together with device_map.
     """
     import torch
 
     from gnomon.models.adapters import adapter_folder, merged
     from gnomon.models.check import require
+    from gnomon.models.device_map import check_map, check_room, sizes
+    from gnomon.models.devices import check_placed, spread
+    from gnomon.models.loading import hf_model
     from gnomon.models.model import Model
 
     if dtype not in BYTES:
         raise unknown("dtype", dtype, BYTES)
+    most = dict(sizes(max_memory))
+    check_map(device_map, most, device, adapter)
     device = device_of(device, dtype)
     source = resolve(name, revision)
     config = _config(source.folder)
     attention = _attention(config, attention)
     count = parameters(source.folder)
-    check_fits(name, count, dtype, device)
-    hf = _weights(source, config, getattr(torch, dtype), attention)
+    if device_map == "none":
+        check_fits(name, count, dtype, device)
+        hf = hf_model(source, config, getattr(torch, dtype), attention).to(device)
+    else:
+        check_room(name, count, dtype, most)
+        hf = hf_model(source, config, getattr(torch, dtype), attention, spread(device_map, most))
+        check_placed(name, hf, most)
     folder = adapter_folder(adapter) if adapter else None
     if folder is not None:
         hf = merged(hf, folder, source)
@@ -224,45 +238,10 @@ def load_model(
         "parameters": count,
         "fingerprint": fingerprint(known, dtype, attention),
     }
-    model = Model(hf.to(device), _tokenizer(source), name, facts)
+    model = Model(hf, _tokenizer(source), name, facts)
     if check:
         require(model)
     return model
-
-
-def _weights(source: Source, config: Any, dtype: Any, attention: str) -> Any:
-    """The Hugging Face model of a folder; a multimodal one's text part. UserError for missing or misshapen weights."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as hf_logging
-
-    bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
-    hf_logging.disable_progress_bar()
-    hf_logging.set_verbosity_error()  # the report of unused weights; missing ones are an error of ours below
-    kind = json.loads((source.folder / "config.json").read_text()).get("model_type")
-    extra = {"key_mapping": TEXT_KEYS} if kind in TEXT_PARTS else {}
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attention,
-            local_files_only=True,
-            output_loading_info=True,
-            **extra,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{source.name} cannot be loaded ({error})", "complete weights that fit its config") from None
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()
-    hf, info = loaded
-    missing = sorted(info.get("missing_keys") or ())
-    if missing:
-        raise UserError(
-            f"{source.name} lacks {len(missing)} weights ({', '.join(missing[:3])}, ...)", "complete weights"
-        )
-    return hf
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gnomon.errors import UserError
+from gnomon.models.devices import Carried
 from gnomon.models.forward import _norms
 from gnomon.models.freeze import Attention, attending
 from gnomon.models.hooks import Taps, registered
@@ -111,7 +112,7 @@ class Sweep:
         self._streams = [out.acts[site][0] for site in streams] + [out.resid[0]]
         self.clean: Mapping[Site, torch.Tensor] = {site: out.acts[site][0] for site in self.sites}
         rotary = model.body._rotary(out.resid, torch.arange(self.at + 1, device=model.device)[None])
-        self._rotary = [tuple(part[0] for part in pair) for pair in rotary]
+        self._rotary = [tuple(part[0].to(model.device) for part in pair) for pair in rotary]
 
     def run(self, patches: Sequence[SitePatch], room: int = ROOM) -> list[dict[Site, torch.Tensor]]:
         """What stands at each patch's reads at position `at` once it is made: one `{site: [d]}` a patch, in order.
@@ -242,11 +243,11 @@ class Sweep:
         if self._rotary:
             extra["position_embeddings"] = tuple(part[place.positions][None] for part in self._rotary[layer])
         with registered(body, taps):
-            made = body.blocks[layer](x, attention_mask=place.given[layer], **extra)
+            made = body.block(layer, x, place.given[layer], extra, Carried()).to(self.model.device)
         ends = dict(zip((id(r) for r in aboard), self._ends(aboard), strict=True))
         for r, site in inner:
             out[r.number][site] = taps.values[site][0, ends[id(r)]].clone()
-        return made[0] if isinstance(made, tuple) else made
+        return made
 
     def _edits(self, layer: int, x: torch.Tensor, aboard: Sequence[_Riding]) -> list[_Add]:
         edits = []

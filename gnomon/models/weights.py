@@ -8,6 +8,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from gnomon.errors import UserError, unknown
+from gnomon.models.devices import real
 
 if TYPE_CHECKING:
     from gnomon.models.model import Model
@@ -22,7 +23,8 @@ NAMES = PER_LAYER + GLOBAL
 
 def _matrix(module: Any) -> torch.Tensor:
     """x @ W orientation: Conv1D stores it so already, Linear stores the transpose."""
-    return module.weight if isinstance(module, Conv1D) else module.weight.T
+    weight: Any = real(module)
+    return weight if isinstance(module, Conv1D) else weight.T
 
 
 def _zeros_or(bias: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
@@ -30,7 +32,7 @@ def _zeros_or(bias: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
 
 
 def weights(model: Model, name: str, layer: int | None = None) -> torch.Tensor:
-    """A weight of the model as a detached tensor; a view of the model's own memory where that is possible.
+    """A weight of the model as a detached tensor on its device; a view of its own memory where that is possible.
 
     Shapes: W_Q [heads, d_model, d_head]; W_K, W_V [kv_heads, d_model, d_head]; W_O [heads, d_head, d_model];
     b_Q, b_K, b_V [heads or kv_heads, d_head]; b_O [d_model]; W_in, W_gate [d_model, d_mlp]; W_out [d_mlp, d_model];
@@ -42,10 +44,10 @@ def weights(model: Model, name: str, layer: int | None = None) -> torch.Tensor:
     if name not in NAMES:
         raise unknown("weight", name, NAMES)
     if name in GLOBAL:
-        return _global(model, name).detach()
+        return _global(model, name).detach().to(model.device)
     if layer is None or not 0 <= layer < model.n_layers:
         raise UserError(f"weight {name!r} of layer {layer}", f"the model has layers 0 to {model.n_layers - 1}")
-    return _layer(model, name, layer).detach()
+    return _layer(model, name, layer).detach().to(model.device)
 
 
 def _global(model: Model, name: str) -> torch.Tensor:
@@ -57,11 +59,11 @@ def _global(model: Model, name: str) -> torch.Tensor:
         case "W_pos":
             if body.position_embedding is None:
                 raise UserError(f"{model.family} has no position embedding (W_pos)", "a family with learned positions")
-            return body.position_embedding.weight  # pyright: ignore[reportReturnType]
+            return real(body.position_embedding)  # pyright: ignore[reportReturnType]
         case "W_U":
             return _matrix(body.head)
         case "b_U":
-            return _zeros_or(getattr(body.head, "bias", None), _matrix(body.head))
+            return _zeros_or(real(body.head, "bias"), _matrix(body.head))
         case "ln_final.w":
             return body.norm("ln_final").gain
     norm = body.norm("ln_final")
@@ -84,7 +86,7 @@ def _layer(model: Model, name: str, layer: int) -> torch.Tensor:
     module = body.part(layer, {"O": "o_proj", "in": "up_proj", "gate": "gate_proj", "out": "down_proj"}[letter])
     matrix = _matrix(module)
     if name.startswith("b"):
-        return _zeros_or(getattr(module, "bias", None), matrix)
+        return _zeros_or(real(module, "bias"), matrix)
     return matrix.reshape(model.n_heads, model.d_head, model.d_model) if letter == "O" else matrix
 
 
@@ -96,10 +98,10 @@ def _projection(model: Model, letter: str, layer: int, bias: bool) -> torch.Tens
     if family.qkv == "split":
         attention = block.get_submodule(family.attn)
         module: Any = getattr(attention, f"{letter.lower()}_proj")
-        matrix, vector = _matrix(module), _zeros_or(module.bias, _matrix(module))
+        matrix, vector = _matrix(module), _zeros_or(real(module, "bias"), _matrix(module))
     else:
         module = block.get_submodule(family.fused_qkv)
-        matrix, vector = _matrix(module), _zeros_or(module.bias, _matrix(module))
+        matrix, vector = _matrix(module), _zeros_or(real(module, "bias"), _matrix(module))
         if family.qkv == "conv1d":  # columns: all of q, all of k, all of v
             columns = slice(which * heads * width, (which + 1) * heads * width)
             matrix, vector = matrix[:, columns], vector[columns]
