@@ -8,18 +8,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gnomon.disk import disk_error, plain
 from gnomon.errors import UserError
+from gnomon.progress import Lines, bars
+from gnomon.tally import Meter
 
 LEVELS = ("debug", "info", "warning", "error")
-Advance = Callable[[int], None]
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -64,39 +64,14 @@ class Screen:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def bar(self, label: str, total: int | None) -> AbstractContextManager[Advance]:
-        """A progress bar; when piped, a line at each quarter of what takes long."""
-        return self._rich_bar(label, total) if self._console is not None else self._plain_bar(label, total)
-
     @contextmanager
-    def _rich_bar(self, label: str, total: int | None) -> Iterator[Advance]:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn as Remaining
-
-        columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            Remaining(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(label, total=total)
-            yield lambda n: progress.advance(task, n)
-
-    @contextmanager
-    def _plain_bar(self, label: str, total: int | None) -> Iterator[Advance]:
-        begun, done, said = time.monotonic(), 0, 0
-
-        def advance(n: int) -> None:
-            nonlocal done, said
-            done += n
-            quarter = 4 * done // total if total else 0
-            if total and said < quarter < 4 and time.monotonic() - begun > 5:
-                said = quarter
-                self.line(f"  {label}: {done} of {total}, {time.monotonic() - begun:.0f} s")
-
-        yield advance
+    def bar(self, label: str, total: int | None) -> Iterator[Meter]:
+        """A progress bar, and one a worker of several; when piped, a line at each quarter of what takes long."""
+        if self._console is None:
+            yield Lines(self.line, label, total)
+            return
+        with bars(self._console, label, total) as meter:
+            yield meter
 
 
 class ScreenHandler(logging.Handler):

@@ -15,13 +15,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gnomon"
 ROOMS = ("tasks", "models", "interventions", "dictionaries", "executors", "methods")
-COMMANDS = ("cli_audit", "cli_compare", "cli_examples", "cli_arrays", "comparison")
+COMMANDS = ("cli_plan", "cli_doctor", "cli_audit", "cli_compare", "cli_examples", "cli_arrays", "comparison")
 
 FLOORS: dict[str, int] = {
     "errors": 0,
     **dict.fromkeys(("types", "sites", "latents", "shards", "cores", "processor"), 1),
     **dict.fromkeys(("stats", "nulls", "registry", "blocks", "text", "strict", "halving"), 1),
-    **dict.fromkeys(("disk", "lock", "store", "writer", "reading", "recorded", "sharded"), 2),
+    **dict.fromkeys(("tally", "disk", "lock", "store", "aside", "writer", "reading", "recorded", "sharded"), 2),
     **dict.fromkeys(ROOMS, 3),
     "step": 4,
     **dict.fromkeys(("rows", "causal", "lens", "paths"), 4),  # what several steps share
@@ -30,7 +30,8 @@ FLOORS: dict[str, int] = {
     "exports": 6,  # a study's folders under other tools' file names
     **dict.fromkeys(("config", "entries", "overrides", "describe"), 6),
     **dict.fromkeys(("run", "plan", "planned", "decide", "fingerprints", "lineage", "budget", "criteria", "record"), 7),
-    **dict.fromkeys(("machine", "console"), 7),
+    **dict.fromkeys(("needs", "calibration", "timing", "doctor"), 7),
+    **dict.fromkeys(("machine", "console", "progress"), 7),
     **dict.fromkeys(
         ("cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cleaning", "claims"), 8
     ),
@@ -41,7 +42,7 @@ FLOORS: dict[str, int] = {
 
 TOGETHER = (
     ("types", "sites", "latents", "shards"),
-    ("disk", "lock", "store", "writer", "reading", "recorded", "sharded"),
+    ("disk", "lock", "store", "aside", "writer", "reading", "recorded", "sharded"),
     ("step", "rows"),
     ("step", "causal", "lens", "paths"),
     ("config", "entries", "overrides", "describe"),
@@ -55,8 +56,13 @@ TOGETHER = (
         "budget",
         "criteria",
         "record",
+        "needs",
+        "calibration",
+        "timing",
+        "doctor",
         "machine",
         "console",
+        "progress",
     ),
     ("cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cleaning", "claims", *COMMANDS),
 )
@@ -77,6 +83,7 @@ WITHOUT_TORCH = (
     "disk",
     "lock",
     "store",
+    "aside",
     "writer",
 )
 """Floors 0 to 2: no torch anywhere in them."""
