@@ -48,6 +48,11 @@ class ModelSpec:
     dtype: str = "float32"
     device: str = "auto"
     attention: str = "sdpa"
+    device_map: str = "none"
+    """How accelerate spreads a model that is larger than one GPU: auto, balanced, sequential. Not in the fingerprint:
+    where a block computes is no part of what it computes."""
+    max_memory: tuple[tuple[int | str, int], ...] = ()
+    """(device, bytes) that the model may take, in order (`models.devices.sizes`)."""
 
     def load(self) -> Model:
         """Load (or find, in a small per-process cache) the model."""
@@ -63,6 +68,8 @@ class ModelSpec:
                 dtype=self.dtype,
                 device=self.device,
                 attention=self.attention,
+                device_map=self.device_map,
+                max_memory=dict(self.max_memory),
             )
         return _LOADED[self]
 
