@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from gnomon.aside import finish_swaps
 from gnomon.budget import folder_size
 from gnomon.disk import disk_error
 from gnomon.lock import study_lock
 from gnomon.store import Study
-from gnomon.writer import finish_swaps
 
 
 def leftovers(study: str | Path) -> list[tuple[Path, int]]:

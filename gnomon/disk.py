@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +23,37 @@ from gnomon.errors import UserError
 FLOAT16_MAX = 65504.0
 
 
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS, errno.EACCES, errno.EISDIR)
+"""What a system answers that cannot sync a folder: there a rename is as safe as it can be."""
+
+
 def sync_folder(path: Path) -> None:
-    """fsync a directory, so that a rename in it survives a power cut (a no-op where the system has none)."""
+    """fsync a directory, so that a rename in it survives a power cut; UserError where the disk fails."""
     try:
         fd = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise disk_error(path, error) from error
+
+
+def sync_folders(root: Path, files: Iterable[str]) -> None:
+    """fsync every folder on the way from `root` to some files in it, the inner ones first."""
+    inside = {folder for name in files for folder in Path(name).parents}
+    for folder in sorted(inside | {Path()}, key=lambda p: len(p.parts), reverse=True):
+        sync_folder(root / folder)
+
+
+def sync_file(path: Path) -> None:
+    """fsync a file that a library wrote."""
     try:
-        os.fsync(fd)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise disk_error(path, error) from error
 
 
 Chunks = bytes | memoryview | Iterable[bytes | memoryview]
@@ -41,9 +63,10 @@ def write_bytes(path: Path, data: Chunks) -> tuple[int, str]:
     """Write under a temporary name, fsync, rename; returns (bytes, sha256). A full disk leaves no half file."""
     chunks = [data] if isinstance(data, bytes | memoryview) else data
     digest, size = hashlib.sha256(), 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # two hosts may have one pid, and one shard, when a node that was given up writes on
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             for chunk in chunks:
                 file.write(chunk)
@@ -52,9 +75,12 @@ def write_bytes(path: Path, data: Chunks) -> tuple[int, str]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise disk_error(path, error) from error
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise disk_error(path, error) from error
+        raise
     return size, digest.hexdigest()
 
 
@@ -65,6 +91,23 @@ def disk_error(path: Path, error: OSError) -> UserError:
         "a writable folder with space left",
         "finished shards are kept: free some space or choose --out, and run the same command again",
     )
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Within: what the disk refuses is a UserError that names the file, or `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(Path(error.filename or path), error) from error
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file; -1 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def write_json(path: Path, value: Any) -> tuple[int, str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gnomon import budget, criteria, machine
+from gnomon.aside import bring_back, finish_swaps, set_aside
 from gnomon.config import Loaded, load
 from gnomon.console import Screen, level_number, logged
 from gnomon.decide import decide
@@ -32,7 +33,7 @@ from gnomon.record import Record, now
 from gnomon.step import Context
 from gnomon.store import META, Artifact, Study
 from gnomon.text import duration, size
-from gnomon.writer import Writer, bring_back, finish_swaps, set_aside
+from gnomon.writer import Writer
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
@@ -172,7 +173,8 @@ def _make(planned: Planned, plan: Plan, log: logging.Logger, screen: Screen) -> 
         _forget(out, planned)
     writer = Writer(out, planned.name, planned.fingerprint)
     executor = plan.loaded.executor
-    device = machine.device_class(planned.spec.device) if planned.step.uses_model else "cpu"
+    computes = getattr(executor, "device_class", machine.device_class)  # an executor's workers may be elsewhere
+    device = computes(planned.spec.device) if planned.step.uses_model else "cpu"
     threads = study.threads or machine.default_threads(executor.processes())
     threads = machine.same_class(writer.path, device, threads, study.mixed == "allow")
     limits = {key: value for key, value in study.limits.model_dump().items() if value is not None}

@@ -1,11 +1,15 @@
-"""Writing a step: shards with markers, a commit by renaming, and what another fingerprint replaced set aside."""
+"""Writing a step: shards with markers, a commit by renaming, and what another fingerprint replaced set aside.
+
+What a marker names is on the disk before the marker is, folders included; so is a whole step before its rename. A
+crash, or a power cut, then leaves finished shards, whole steps, and litter that no marker names: the next start sweeps.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,15 +18,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from gnomon.aside import Litter, park, parked, set_aside
 from gnomon.disk import (
     Chunks,
     array_bytes,
-    disk_error,
+    disk_errors,
     file_sha256,
+    file_size,
     fit_dtype,
     plain,
-    read_json,
+    sync_file,
     sync_folder,
+    sync_folders,
     table_bytes,
     write_bytes,
     write_json,
@@ -78,9 +85,14 @@ class Shard:
                 self.array(f"activations/offsets@{position}", np.asarray(offsets, dtype=np.int64))
 
     def finish(self, info: Mapping[str, Any] | None = None) -> None:
-        """Write the marker: sizes, sha256 of each file, and what the worker wants recorded (timings, ...)."""
-        write_json(self.root / "_done" / f"{self.index:05d}.json", {"files": self.files, "info": dict(info or {})})
-        sync_folder(self.root / "_done")
+        """Write the marker: sizes, sha256 of each file, which host made them, and what the worker wants recorded."""
+        done = self.root / "_done"
+        with disk_errors(done):
+            done.mkdir(exist_ok=True)
+        sync_folders(self.root, self.files)
+        marker = {"files": self.files, "info": dict(info or {}), "host": socket.gethostname()}
+        write_json(done / f"{self.index:05d}.json", marker)
+        sync_folder(done)
 
 
 class Writer:
@@ -89,17 +101,45 @@ class Writer:
     def __init__(self, study: Path, name: str, fingerprint: str) -> None:
         self.study, self.name, self.fingerprint = Path(study), name, fingerprint
         self.path = self.study / f".{name}.partial"
+        self.litter: list[Litter] = []
+        """What was found here and swept."""
         stamp = self.path / "fingerprint"
-        try:
+        with disk_errors(self.path):
             if self.path.exists() and (not stamp.is_file() or stamp.read_text() != fingerprint):
-                shutil.rmtree(self.path)
+                self.litter += park(self.study, name)
+            if not self.path.exists() and (waiting := parked(self.study, name, fingerprint)).is_dir():
+                os.replace(waiting, self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             if not stamp.is_file():
                 write_bytes(stamp, fingerprint.encode())
-        except OSError as error:
-            raise disk_error(self.path, error) from error
-        for leftover in self.path.rglob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+                sync_folder(self.path)
+                sync_folder(self.study)
+            self.litter += self._sweep()
+
+    def _sweep(self) -> list[Litter]:
+        """Remove temporary files, markers that name what is not there, and files of shards without a marker."""
+        swept = []
+        for path in sorted(self.path.rglob(".*.tmp")):
+            swept.append(Litter(path, file_size(path), "a temporary file, removed"))
+            path.unlink(missing_ok=True)
+        done = self.done()
+        for path in sorted((self.path / "_done").glob("*.json")):
+            if not path.stem.isdigit() or int(path.stem) not in done:
+                swept.append(Litter(path, file_size(path), "the marker of a shard that is not whole, removed"))
+                path.unlink(missing_ok=True)
+        known = {file for marker in done.values() for file in marker["files"]}
+        for path in self._unmarked(known):
+            if _of_a_shard(path):
+                swept.append(Litter(path, file_size(path), "a file of an unfinished shard, removed"))
+                path.unlink(missing_ok=True)
+        return swept
+
+    def _unmarked(self, known: set[str]) -> Iterator[Path]:
+        """Files that no marker names, in order; the folder's own records aside."""
+        for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
+            relative = path.relative_to(self.path).as_posix()
+            if relative not in known and relative not in (META, "fingerprint") and not relative.startswith("_done/"):
+                yield path
 
     @staticmethod
     def attach(path: str | Path) -> Writer:
@@ -107,6 +147,7 @@ class Writer:
         writer = Writer.__new__(Writer)
         writer.path = Path(path)
         writer.study, writer.name = writer.path.parent, writer.path.name[1:].removesuffix(".partial")
+        writer.litter = []
         writer.fingerprint = (writer.path / "fingerprint").read_text()
         return writer
 
@@ -150,82 +191,44 @@ class Writer:
         for marker in sorted((self.path / "_done").glob("*.json")):
             try:
                 value = json.loads(marker.read_text())
-                files = value["files"]
-            except (ValueError, KeyError, TypeError, OSError):
+                if all(file_size(self.path / file) == record["bytes"] for file, record in value["files"].items()):
+                    out[int(marker.stem)] = value
+            except (ValueError, KeyError, TypeError, AttributeError, OSError):
                 continue
-            if all(
-                (self.path / f).is_file() and (self.path / f).stat().st_size == v["bytes"] for f, v in files.items()
-            ):
-                out[int(marker.stem)] = value
         return out
 
     def commit(self, meta: Mapping[str, Any]) -> Artifact:
-        """Hash what has no marker, write meta.json last, move the old folder aside, rename this one into place."""
-        markers = self.done()
-        files: dict[str, dict[str, Any]] = {}
-        for index in sorted(markers):
-            files.update(markers[index]["files"])
-        known = set(files)
-        for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
-            relative = path.relative_to(self.path).as_posix()
-            if relative in known or relative == META or relative == "fingerprint" or relative.startswith("_done/"):
-                continue
-            folder = path.parent.name
-            if path.stem.isdigit() and len(path.stem) == 5 and folder and relative not in known:
-                path.unlink()  # a shard file of an unfinished try: no marker names it
-                continue
-            files[relative] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-        write_json(self.path / META, {**meta, "format": FORMAT, "fingerprint": self.fingerprint, "files": files})
-        sync_folder(self.path)
-        final = self.study / self.name
-        set_aside(self.study, self.name)
-        try:
-            os.replace(self.path, final)
-        except OSError as error:
-            raise disk_error(final, error) from error
-        sync_folder(self.study)
-        return Artifact(final)
+        """Hash what has no marker, write meta.json last, move the old folder aside, rename this one into place.
+
+        UserError where the files of a finished shard have gone meanwhile: its rows are never left out silently.
+        """
+        with disk_errors(self.path):
+            markers = self.done()
+            begun = len(list((self.path / "_done").glob("*.json")))
+            if begun != len(markers):
+                raise UserError(
+                    f"step '{self.name}': files of {begun - len(markers)} of its {begun} shards have gone while it was "
+                    f"made, from {self.path}", "a folder that only this run writes to", "run the same command again",
+                )  # fmt: skip
+            files: dict[str, dict[str, Any]] = {}
+            for index in sorted(markers):
+                files.update(markers[index]["files"])
+            for path in self._unmarked(set(files)):
+                if _of_a_shard(path):
+                    path.unlink()  # of an unfinished try: no marker names it
+                    continue
+                sync_file(path)
+                record = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+                files[path.relative_to(self.path).as_posix()] = record
+            sync_folders(self.path, files)
+            write_json(self.path / META, {**meta, "format": FORMAT, "fingerprint": self.fingerprint, "files": files})
+            sync_folder(self.path)
+            set_aside(self.study, self.name)
+            os.replace(self.path, self.study / self.name)
+            sync_folder(self.study)
+        return Artifact(self.study / self.name)
 
 
-def set_aside(study: Path, name: str) -> None:
-    """Move a committed folder to `.old/NAME-FINGERPRINT`, where it waits for its options to come back."""
-    current = study / name
-    if not current.exists():
-        return
-    try:
-        fingerprint = Artifact(current).fingerprint
-    except UserError:
-        fingerprint = "broken"
-    old = study / ".old" / f"{name}-{fingerprint[:16]}"
-    old.parent.mkdir(exist_ok=True)
-    if old.exists():
-        shutil.rmtree(old)
-    os.replace(current, old)
-
-
-def bring_back(study: Path, name: str, fingerprint: str) -> bool:
-    """Return an earlier result of the same fingerprint from `.old`; also repairs a half swap. True when it is there."""
-    current, old = study / name, study / ".old" / f"{name}-{fingerprint[:16]}"
-    if (current / META).is_file() and read_json(current / META).get("fingerprint") == fingerprint:
-        return True
-    if (old / META).is_file() and read_json(old / META).get("fingerprint") == fingerprint:
-        set_aside(study, name)
-        os.replace(old, current)
-        sync_folder(study)
-        return True
-    return False
-
-
-def finish_swaps(study: Path) -> list[str]:
-    """Rename into place the folders whose commit was cut off after their meta.json; returns the steps' names."""
-    finished = []
-    for partial in sorted(study.glob(".*.partial")):
-        stamp, meta = partial / "fingerprint", partial / META
-        name = partial.name[1:].removesuffix(".partial")
-        if meta.is_file() and stamp.is_file() and read_json(meta).get("fingerprint") == stamp.read_text():
-            set_aside(study, name)
-            os.replace(partial, study / name)
-            finished.append(name)
-    if finished:
-        sync_folder(study)
-    return finished
+def _of_a_shard(path: Path) -> bool:
+    """Whether a file is named as the files of shards are, which count only by their marker."""
+    return path.stem.isdigit() and len(path.stem) == 5

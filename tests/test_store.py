@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import gnomon
+from gnomon.aside import bring_back, finish_swaps
 from gnomon.disk import fit_dtype, table_bytes, write_bytes, write_json
 from gnomon.errors import UserError
 from gnomon.store import META, Artifact, ShardedArray, Study
 from gnomon.types import Direction, Site
-from gnomon.writer import Writer, bring_back, finish_swaps
+from gnomon.writer import Writer
 
 SITE = Site("resid_post", 3)
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.string()), ("label", pa.bool_())])
