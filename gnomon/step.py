@@ -224,23 +224,23 @@ class Context:
         else:
             executor = self.executor
         tally = Tally(label=label, folder=out.path, sizes=counts)
-        with self.progress(label, sum(counts)) as meter:
-            meter.already(sum(counts[i] for i in range(len(shards)) if i in done))
+        try:
+            with self.progress(label, sum(counts)) as meter:
+                meter.already(sum(counts[i] for i in range(len(shards)) if i in done))
 
-            def watch(event: ShardEvent) -> None:
-                tally.note(event)
-                warn(self.log, label, event)
-                meter.look(tally)
-                if self.watch is not None:
-                    self.watch(event)
+                def watch(event: ShardEvent) -> None:
+                    tally.note(event)
+                    warn(self.log, label, event)
+                    meter.look(tally)
+                    if self.watch is not None:
+                        self.watch(event)
 
-            try:
                 for (index, _), _ in executor.map(worker, missing, watch):
                     tally.done(index)
                     meter(counts[index])
-            finally:
-                if tally.say(self.log):
-                    self.work.append(tally.record())
+        finally:
+            if tally.say(self.log):
+                self.work.append(tally.record())
 
 
 class Step(BaseModel):
