@@ -74,7 +74,7 @@ class Ray(BaseModel):
     def _positive(cls, value: dict[str, float]) -> dict[str, float]:
         if not value or not any(value.values()) or min(value.values()) < 0:
             raise ValueError("amounts of what each worker takes, such as {cpu: 1} or {gpu: 1, cpu: 4}")
-        return value
+        return {key.lower() if key in ("CPU", "GPU") else key: amount for key, amount in value.items()}
 
     def processes(self, memory_bytes: int = 0) -> int:
         """The most workers on one node; before `prepare` as many as would be here, were every node like this one."""
