@@ -3,111 +3,173 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from gnomon.errors import UserError
-from gnomon.machine import machine, memory_bytes
+from gnomon.machine import free_device_memory, free_memory, memory_bytes
+from gnomon.needs import Change, advice, needs, workers
 from gnomon.nulls import detectable_auroc
 from gnomon.planned import BACK, KEEP, Plan, Planned, total_cost
 from gnomon.step import Cost
-from gnomon.store import META, Artifact
 from gnomon.text import duration, size
+from gnomon.timing import CALIBRATED, EARLIER, Estimate, estimates, rates, threads
 
-COLUMNS = ("step", "what", "rows", "tokens", "disk", "memory", "time", "why")
+COLUMNS = ("step", "what", "rows", "tokens", "disk", "RAM", "GPU", "time", "why")
 
 
 def refuse(plan: Plan) -> None:
-    """Raise UserError where the steps to be made need more disk, memory or time than there is or `limits:` allow."""
+    """Raise UserError where the steps to be made need more disk, memory or time than there is or `limits:` allow.
+
+    It names the step and what to change in it. A limit that is given stands for what is free at the moment.
+    """
     todo = plan.to_do()
     if not todo:
         return
-    limits, cost = plan.loaded.study.limits, total_cost(todo)
-    _over("disk", cost.disk_bytes, limits.disk_gb, "lower n, the sites or the positions captured")
+    _refuse_disk(plan, todo)
+    refuse_memory(plan)
+    _refuse_time(plan, todo)
+
+
+def _refuse_disk(plan: Plan, todo: list[Planned]) -> None:
+    wanted, limit = total_cost(todo).disk_bytes, plan.loaded.study.limits.disk_gb
     parent = next(p for p in (plan.out, *plan.out.absolute().parents) if p.exists())
     free = shutil.disk_usage(parent).free
-    if cost.disk_bytes > free:
-        raise UserError(f"the study will write {size(cost.disk_bytes)}, but {parent} has {size(free)} left",
-                        "", "free some space, choose another --out, or capture fewer sites")  # fmt: skip
-    for planned in todo:
-        needed = memory(planned)
-        _over(f"memory (step '{planned.name}')", needed, limits.ram_gb, "lower batch_size or choose a smaller dtype")
-        if memory_bytes() and needed > memory_bytes() and planned.spec.device in ("auto", "cpu"):
-            raise UserError(
-                f"step '{planned.name}' needs about {size(needed)} of memory with {planned.spec.name} in "
-                f"{planned.spec.dtype}, but this machine has {size(memory_bytes())}",
-                "a model that fits",
-                "choose a smaller model, dtype: bfloat16, or a smaller batch_size",
-            )
-    times = [seconds(plan, planned) for planned in todo]
-    known = sum(t for t in times if t is not None)
-    if limits.minutes is not None and known > limits.minutes * 60:
+    most = min(free, limit * 1e9) if limit is not None else free
+    if wanted <= most:
+        return
+    largest = max(todo, key=lambda planned: planned.node.cost.disk_bytes)
+    own = largest.node.cost.disk_bytes
+    do = advice(plan, largest, lambda change: change.cost.disk_bytes, own, most - (wanted - own))
+    do = f"most is step '{largest.name}' with {size(own)}" + (f": {do}" if do else "")
+    if limit is not None and wanted > limit * 1e9:
+        raise UserError(f"the plan needs {size(wanted)} of disk", f"limits allow {limit:g} GB", do)
+    raise UserError(f"the study will write {size(wanted)}, but {parent} has {size(free) or '0 B'} left",
+                    "", f"free some space or choose another --out; {do}")  # fmt: skip
+
+
+def refuse_memory(plan: Plan) -> None:
+    """Raise UserError where a step to be made needs more memory than there is or `limits:` allow."""
+    for planned in plan.to_do():
+        _refuse_memory(plan, planned)
+
+
+def _refuse_memory(plan: Plan, planned: Planned) -> None:
+    limits, need = plan.loaded.study.limits, needs(plan, planned)
+    many = f", {need.workers} workers" if need.workers > 1 else ""
+    what = f"step '{planned.name}'"
+    uses = f" with {planned.spec.name} in {planned.spec.dtype}{many}" if planned.step.uses_model else ""
+
+    def do(now: int, most: float, gpu: bool) -> str:
+        def bytes_of(change: Change) -> int:
+            return change.needs.gpu if gpu else change.needs.ram
+
+        return advice(plan, planned, bytes_of, now, most) or "choose a smaller model, or a larger machine"
+
+    if limits.ram_gb is not None and need.ram > limits.ram_gb * 1e9:
+        raise UserError(f"the plan needs {size(need.ram)} of memory ({what}{uses})",
+                        f"limits allow {limits.ram_gb:g} GB", do(need.ram, limits.ram_gb * 1e9, False))  # fmt: skip
+    if limits.gpu_gb is not None and need.gpu > limits.gpu_gb * 1e9:
+        raise UserError(f"the plan needs {size(need.gpu)} of a GPU's memory ({what}{uses})",
+                        f"limits allow {limits.gpu_gb:g} GB", do(need.gpu, limits.gpu_gb * 1e9, True))  # fmt: skip
+    total = memory_bytes()
+    if total and need.ram > total:
+        raise UserError(f"{what} needs about {size(need.ram)} of memory{uses}, but this machine has {size(total)}", "",
+                        do(need.ram, total, False))  # fmt: skip
+    free = free_memory() if limits.ram_gb is None else None
+    if free is not None and need.ram > free:
         raise UserError(
-            f"the study will take about {duration(known)}, going by earlier runs in {plan.out}",
-            f"limits.minutes is {limits.minutes:g}",
-            "raise the limit or lower n",
+            f"{what} needs about {size(need.ram)} of memory{uses}, but {size(free) or '0 B'} are free here", "",
+            f"{do(need.ram, free, False)}; or end what else runs, or say in limits.ram_gb how much may be used",
+        )  # fmt: skip
+    free = free_device_memory(planned.spec.device) if limits.gpu_gb is None and need.gpu else None
+    if free is not None and need.gpu > free:
+        raise UserError(
+            f"{what} needs about {size(need.gpu)} of a GPU's memory{uses}, but {size(free) or '0 B'} are free on it",
+            "",
+            f"{do(need.gpu, free, True)}; or end what else runs there, or say in limits.gpu_gb how much may be used",
+        )  # fmt: skip
+
+
+def _refuse_time(plan: Plan, todo: list[Planned]) -> None:
+    minutes = plan.loaded.study.limits.minutes
+    if minutes is None:
+        return
+    times = {name: estimate for name, estimate in estimates(plan).items() if estimate.seconds is not None}
+    known = sum(estimate.seconds or 0.0 for estimate in times.values())
+    if known > minutes * 60:
+        slowest = max(times, key=lambda name: times[name].seconds or 0.0)
+        by = ", ".join(dict.fromkeys(estimate.by for estimate in times.values()))
+        raise UserError(
+            f"the study will take about {duration(known)}, going by {by} on this machine",
+            f"limits.minutes is {minutes:g}",
+            f"raise the limit or lower n; step '{slowest}' takes {duration(times[slowest].seconds or 0.0)} of it",
         )
-
-
-def _over(what: str, needed: int, limit_gb: float | None, do: str) -> None:
-    if limit_gb is not None and needed > limit_gb * 1e9:
-        raise UserError(f"the plan needs {size(needed)} of {what}", f"limits allow {limit_gb:g} GB", do)
-
-
-def memory(planned: Planned) -> int:
-    """Bytes of memory that a step will need: its own, and the model's weights where it uses the model."""
-    own = planned.node.cost.memory_bytes
-    if not planned.step.uses_model:
-        return own
-    return own + int(planned.spec.facts()["memory_bytes"])
-
-
-def seconds(plan: Plan, planned: Planned) -> float | None:
-    """Predicted seconds of a step, from an earlier run of it in this study on the same machine and model, or None."""
-    units = _units(planned.node.cost)
-    rates = []
-    for path in [*plan.out.glob(f"*/{META}"), *plan.out.glob(f".old/*/{META}")]:
-        meta = Artifact(path.parent).meta
-        same = meta.get("step") == planned.entry.step and meta.get("machine") == machine()
-        same &= meta.get("identity", {}).get("model") == planned.identity.get("model")
-        done = _units(Cost(**_known(meta.get("cost", {}))))
-        if same and done and meta.get("seconds"):
-            rates.append((meta.get("finished", ""), float(meta["seconds"]) / done))
-    return max(rates)[1] * units if rates and units else None
-
-
-def _known(cost: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in cost.items() if key in Cost.__dataclass_fields__}
-
-
-def _units(cost: Cost) -> int:
-    """What a step's time grows with: tokens through the model, or rows."""
-    return cost.forward_tokens or cost.prompt_tokens + cost.new_tokens or cost.rows
 
 
 def rows(plan: Plan) -> list[tuple[str, ...]]:
     """The plan as a table, a line a step in the order of COLUMNS, and a last line of sums."""
     out = []
+    times = estimates(plan)
+    todo = plan.to_do()
+    peaks = {planned.name: needs(plan, planned) for planned in todo}
     for planned in plan.steps:
         cost, idle = planned.node.cost, planned.action in (KEEP, BACK)
-        time = None if idle else seconds(plan, planned)
+        peak = peaks.get(planned.name)
         out.append((
-            planned.name, planned.action, f"{cost.rows:,}" if cost.rows else "", _tokens(cost),
-            size(cost.disk_bytes), "" if idle else size(memory(planned)), duration(time) if time is not None else "",
+            planned.name, planned.action, f"{cost.rows:,}" if cost.rows else "", _tokens(cost), size(cost.disk_bytes),
+            size(peak.ram) if peak else "", size(peak.gpu) if peak else "", "" if idle else _time(times[planned.name]),
             planned.reason,
         ))  # fmt: skip
-    todo = plan.to_do()
     cost = total_cost(todo)
-    known = [seconds(plan, planned) for planned in todo]
-    time = sum(t for t in known if t is not None)
-    unknown_steps = sum(t is None for t in known)
+    time = sum(estimate.seconds or 0.0 for estimate in times.values())
+    unknown_steps = sum(estimate.seconds is None for estimate in times.values())
     words = f"{len(todo)} of {len(plan.steps)} steps to make"
     words += f"; no earlier run tells the time of {unknown_steps}" if unknown_steps else ""
-    peak = max((memory(planned) for planned in todo), default=0)
-    out.append(
-        ("to do", "", "", _tokens(cost), size(cost.disk_bytes), size(peak), duration(time) if time else "", words)
-    )
+    ram = max((peak.ram for peak in peaks.values()), default=0)
+    gpu = max((peak.gpu for peak in peaks.values()), default=0)
+    out.append(("to do", "", "", _tokens(cost), size(cost.disk_bytes), size(ram), size(gpu),
+                duration(time) if time else "", words))  # fmt: skip
+    return out
+
+
+def _time(estimate: Estimate) -> str:
+    if estimate.seconds is None:
+        return "unknown"
+    return ("~" if estimate.by == CALIBRATED else "") + duration(estimate.seconds)
+
+
+def shown(plan: Plan) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """`rows` and their headers for a terminal: the GPU's column only where a step needs one."""
+    lines, at = rows(plan), COLUMNS.index("GPU")
+    if any(line[at] for line in lines):
+        return lines, COLUMNS
+    return [line[:at] + line[at + 1 :] for line in lines], COLUMNS[:at] + COLUMNS[at + 1 :]
+
+
+def standing(plan: Plan) -> list[str]:
+    """What the predicted times stand on, in sentences."""
+    by: dict[str, list[str]] = {}
+    for name, estimate in estimates(plan).items():
+        by.setdefault(estimate.by, []).append(name)
+    out = []
+    if names := by.get(EARLIER):
+        out.append(f"time of {', '.join(names)}: by an earlier run in this study on this machine")
+    if names := by.get(CALIBRATED):
+        told: dict[str, str] = {}
+        for planned in plan.to_do():
+            found = rates(plan, planned) if planned.name in names else None
+            if found is not None:
+                said = f"{found.prefill:,.0f} tokens/s of prompts in batches of {found.shape.replace('x', ' x ')}"
+                said += f", {found.decode:,.0f} tokens/s written" if found.decode else ""
+                said += f", {size(found.write)}/s to disk" if found.write else ""
+                said += ", measured while other work kept the processor busy" if found.busy else ""
+                told.setdefault(planned.spec.name, said)
+        each, count = threads(plan), workers(plan)
+        with_ = f"{count} worker{'s' * (count > 1)} of {each} thread{'s' * (each > 1)}"
+        said = "; ".join(f"{name}: {words}" for name, words in told.items())
+        out.append(f"time of {', '.join(names)}: about, by a calibration on this machine ({with_}; {said})")
+    if names := by.get(""):
+        out.append(f"time of {', '.join(names)}: unknown before a first run")
     return out
 
 

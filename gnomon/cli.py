@@ -21,7 +21,9 @@ from gnomon.cli_audit import audit_command
 from gnomon.cli_check import check_model_command
 from gnomon.cli_compare import compare_command
 from gnomon.cli_dictionary import check_dictionary
+from gnomon.cli_diff import diff_command
 from gnomon.cli_grade import gnomon_grade
+from gnomon.cli_pack import pack_command, unpack_command
 from gnomon.errors import UserError
 
 app = typer.Typer(
@@ -39,6 +41,10 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="The study's folde
 Level = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error; run.log holds everything.")]
 Remake = Annotated[list[str] | None, typer.Option("--remake", help="Make this step anew though nothing changed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and what it costs; do nothing.")]
+Calibrate = Annotated[
+    bool, typer.Option("--calibration/--no-calibration", help="--dry-run: measure the speed here first, <= 30 s.")
+]
+Verify = Annotated[bool, typer.Option("--verify", help="Read every byte that is kept; mend the shards that changed.")]
 _settings = {"debug": False}
 
 
@@ -92,10 +98,11 @@ def settings(
 
 @app.command()
 @guarded
-def demo(overrides: Overrides = None, out: Out = None, dry_run: DryRun = False, remake: Remake = None,
-         log_level: Level = "info") -> None:  # fmt: skip
+def demo(overrides: Overrides = None, out: Out = None, dry_run: DryRun = False, calibration: Calibrate = True,
+         remake: Remake = None, log_level: Level = "info") -> None:  # fmt: skip
     """Run the demo: SmolLM2-135M answers questions, and its activations are asked whether it will be right."""
-    _run(demo_file(), out or Path("studies") / "demo", overrides or [], dry_run, remake or [], log_level, judged=False)
+    out = out or Path("studies") / "demo"
+    _run(demo_file(), out, overrides or [], dry_run, calibration, remake or [], log_level, judged=False)
 
 
 @app.command()
@@ -105,25 +112,29 @@ def run(
     overrides: Overrides = None,
     out: Out = None,
     dry_run: DryRun = False,
+    calibration: Calibrate = True,
     remake: Remake = None,
+    verify: Verify = False,
     log_level: Level = "info",
 ) -> None:
     """Run a study file. Steps that stand in its folder already are kept; a stopped run goes on where it stopped."""
-    _run(study, out, overrides or [], dry_run, remake or [], log_level)
+    _run(study, out, overrides or [], dry_run, calibration, remake or [], log_level, verify=verify)
 
 
-def _run(study: Path, out: Path | None, overrides: list[str], dry_run: bool, remake: list[str], level: str,
-         judged: bool = True) -> None:  # fmt: skip
+def _run(study: Path, out: Path | None, overrides: list[str], dry_run: bool, calibrate: bool, remake: list[str],
+         level: str, judged: bool = True, verify: bool = False) -> None:  # fmt: skip
     """Plan or run, then say what was found; exit 1 where it is `judged` and a criterion failed."""
     from gnomon.run import run_study
 
     if dry_run:
-        _show_plan(study, out, overrides, remake)
+        from gnomon.cli_plan import show_plan
+
+        show_plan(study, out, overrides, remake, calibrate, verify)
         return
     from gnomon.cli_show import findings
 
     try:
-        done = run_study(study, out, overrides, remake=remake, log_level=level)
+        done = run_study(study, out, overrides, remake=remake, verify=verify, log_level=level)
     except KeyboardInterrupt:
         typer.echo(f"stopped; what is finished is kept. Go on with:\n  {_again(study, out, overrides)}", err=True)
         raise typer.Exit(130) from None
@@ -138,31 +149,13 @@ def _again(study: Path, out: Path | None, overrides: list[str]) -> str:
     return shlex.join(["gnomon", "run", str(study), *(["--out", str(out)] if out else []), *overrides])
 
 
-def _show_plan(study: Path, out: Path | None, overrides: list[str], remake: list[str]) -> None:
-    """Print the plan with its costs; what cannot be paid for is still an error."""
-    from gnomon import budget, criteria
-    from gnomon.config import load
-    from gnomon.plan import plan_study
-    from gnomon.run import folder_of
-    from gnomon.text import table
-
-    loaded = load(study, overrides)
-    plan = plan_study(loaded, folder_of(loaded, out), remake)
-    typer.echo(f"{loaded.study.title or plan.out.name}: {loaded.study.model} in {loaded.study.dtype} -> {plan.out}\n")
-    typer.echo(table(budget.rows(plan), budget.COLUMNS))
-    for note in budget.notes(plan):
-        typer.echo(f"note: {note}")
-    for criterion in loaded.study.criteria:
-        typer.echo(f"criterion: {criteria.text(criterion)}")
-    for doubt in criteria.check(plan):
-        typer.echo(f"warning: {doubt}")
-    budget.refuse(plan)
-
-
 app.command("check")(guarded(check_model_command))
 app.command("check-dictionary")(guarded(check_dictionary))
 app.command("grade")(guarded(gnomon_grade))
 app.command("compare")(guarded(compare_command))
+app.command("diff")(guarded(diff_command))
+app.command("pack")(guarded(pack_command))
+app.command("unpack")(guarded(unpack_command))
 app.command("audit")(guarded(audit_command))
 
 
@@ -193,11 +186,18 @@ def show(
 ) -> None:
     """Show a study or one of its steps: what was done, what lies there, what was found."""
     from gnomon import cli_arrays, cli_examples
-    from gnomon.cli_show import describe, problems, render
+    from gnomon.cli_show import describe, render
+    from gnomon.repair import problems
 
-    facts = describe(path)
+    found = problems(path) if verify else []
+    try:
+        facts = describe(path)
+    except UserError as error:
+        if not found:
+            raise
+        facts = {"path": str(path), "error": str(error)}  # too broken to describe: what is wrong is still said
     if verify:
-        facts["problems"] = problems(path)
+        facts["problems"] = found
     if examples is not None:
         facts["examples"] = cli_examples.examples(path, examples)
     if arrays:

@@ -121,6 +121,45 @@ def device_class(device: str) -> str:
     return "cpu"
 
 
+def accelerators(device: str) -> int:
+    """How many CUDA devices `device` lets a run use: 0 on the CPU and on mps, whose memory is the machine's own."""
+    if not (device in ("auto", "cuda") or device.startswith("cuda:")) or not _has_cuda():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if device in ("auto", "cuda") else 1
+
+
+def _has_cuda() -> bool:
+    """Is there a driver, and a torch that was built for it? torch is imported only where there is a driver."""
+    if not any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def free_memory() -> int | None:
+    """Bytes that this run can still have here: what is free, and what this process holds already; None if unknown."""
+    from gnomon.models.memory import available
+
+    free = available("cpu")
+    with suppress(OSError, StopIteration):  # not Linux: what it holds counts as gone
+        status = Path("/proc/self/status").read_text()
+        own = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
+        free = None if free is None else free + own
+    return free
+
+
+def free_device_memory(device: str) -> int | None:
+    """Bytes that are free on the CUDA device that `device` stands for (of several, on the first); None without one."""
+    if not accelerators(device):
+        return None
+    from gnomon.models.memory import available
+
+    return available(device if device.startswith("cuda") else "cuda:0")
+
+
 def same_class(folder: Path, device: str, count: int, allow_mixed: bool) -> int:
     """Note in a half-made step which class of machine works on it; refuse another class than began it.
 

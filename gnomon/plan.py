@@ -76,7 +76,7 @@ def _plan(loaded: Loaded, out: Path, entry: Entry, step: Step, earlier: list[Nod
     weights = str(spec.facts()["fingerprint"]) if step.uses_model else ""
     node = Node(entry.name, out / entry.name, entry.step, writes, cost=cost, options=options, weights=weights)
     node.offers = offers(node, kinds)
-    planned = Planned(entry, step, spec, node, kinds, by_option, {})
+    planned = Planned(entry, step, spec, node, kinds, by_option, {}, planning)
     planned.identity = identity(planned, loaded.study.seed)
     node.fingerprint = sha(planned.identity)
     return planned

@@ -10,7 +10,7 @@ from typing import Any
 
 from gnomon.config import Entry, Loaded
 from gnomon.lineage import Node
-from gnomon.step import Cost, Inputs, ModelSpec, Step
+from gnomon.step import Cost, Inputs, ModelSpec, Planning, Step
 from gnomon.store import Artifact
 
 KEEP, BACK, RESUME, MAKE, REMAKE = "keep", "bring back", "resume", "make", "remake"
@@ -28,6 +28,8 @@ class Planned:
     named: dict[str, Node]
     """Steps that options name, by option."""
     identity: dict[str, Any]
+    planning: Planning
+    """What its check and its cost looked at."""
     action: str = MAKE
     reason: str = ""
     conditional: bool = False

@@ -15,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "gnomon"
 ROOMS = ("tasks", "models", "interventions", "dictionaries", "executors", "methods")
-COMMANDS = ("cli_plan", "cli_doctor", "cli_audit", "cli_compare", "cli_examples", "cli_arrays", "comparison")
+COMMANDS = ("cli_plan", "cli_doctor", "cli_audit", "cli_compare", "cli_diff", "cli_pack", "cli_examples", "cli_arrays",
+            "comparison", "diffs", "archive", "packing", "unpacking")  # fmt: skip
 
 FLOORS: dict[str, int] = {
     "errors": 0,
@@ -29,7 +30,22 @@ FLOORS: dict[str, int] = {
     "report": 6,
     "exports": 6,  # a study's folders under other tools' file names
     **dict.fromkeys(("config", "entries", "overrides", "describe"), 6),
-    **dict.fromkeys(("run", "plan", "planned", "decide", "fingerprints", "lineage", "budget", "criteria", "record"), 7),
+    **dict.fromkeys(
+        (
+            "run",
+            "make",
+            "repair",
+            "plan",
+            "planned",
+            "decide",
+            "fingerprints",
+            "lineage",
+            "budget",
+            "criteria",
+            "record",
+        ),
+        7,
+    ),
     **dict.fromkeys(("needs", "calibration", "timing", "doctor"), 7),
     **dict.fromkeys(("machine", "console", "progress"), 7),
     **dict.fromkeys(

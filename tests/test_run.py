@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gnomon import budget, criteria, machine
+from gnomon import criteria, machine
 from gnomon.config import Criterion, StudyFile, load
 from gnomon.console import Screen
 from gnomon.errors import UserError
@@ -482,47 +481,6 @@ def test_by_default_a_study_goes_to_studies_name(tmp_path: Path, monkeypatch: py
         "gnomon run mine.yaml --out studies/mine"
     )
     assert folder_of(load("studies/mine/study.yaml"), None) == tmp_path / "studies" / "mine"
-
-
-# ---------------------------------------------------------------- costs
-
-
-def test_a_plan_writes_nothing_and_says_what_it_costs(tmp_path: Path):
-    planned = plan(tmp_path / "s")
-    rows = budget.rows(planned)
-    assert [row[:3] for row in rows[:2]] == [("count", "make", "12"), ("mean", "make", "")]
-    assert rows[0][3] == "60"
-    assert "4 of 4 steps to make" in rows[-1][-1]
-    assert any("mean: with 4 rows in test" in note for note in budget.notes(planned))
-    assert not (tmp_path / "s").exists()
-    go(tmp_path / "s")
-    later = budget.rows(plan(tmp_path / "s", BASIC, "count.n=24"))
-    assert later[0][6]  # an earlier run tells how long it will take
-    assert "no earlier run" in later[-1][-1]
-    assert budget.rows(plan(tmp_path / "s"))[-1][-1] == "0 of 4 steps to make"
-
-
-def test_limits_and_the_machine_itself_refuse_what_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert "1.2 kB of disk; limits allow 1e-07 GB" in fails(tmp_path / "a", BASIC, "limits.disk_gb=1e-7")
-    assert "memory (step 'count')" in fails(tmp_path / "a", BASIC, "limits.ram_gb=1e-7")
-    monkeypatch.setattr(budget, "memory_bytes", lambda: 10)
-    assert "this machine has 10 B" in fails(tmp_path / "a")
-    monkeypatch.undo()
-    monkeypatch.setattr(budget.shutil, "disk_usage", lambda _: SimpleNamespace(free=5))
-    assert "has 5 B left" in fails(tmp_path / "a")
-    monkeypatch.undo()
-    go(tmp_path / "a")
-    meta = tmp_path / "a" / "count" / "meta.json"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"seconds": 600}))
-    assert "limits.minutes is 1" in fails(tmp_path / "a", BASIC, "count.n=24", "limits.minutes=1")
-
-
-def test_the_model_must_fit_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    facts = {"fingerprint": "x", "parameters": 10**15, "memory_bytes": 4 * 10**15}
-    monkeypatch.setattr(ModelSpec, "facts", lambda self: facts)
-    said = fails(tmp_path / "s", {"model": "huge", "steps": [PREFIX + "Asks"]})
-    assert "step 'asks' needs about 4000.0 TB of memory with huge in float32" in said
-    assert not (tmp_path / "s").exists()
 
 
 # ---------------------------------------------------------------- criteria

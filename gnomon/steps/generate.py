@@ -23,7 +23,7 @@ from gnomon.rows.plan import Shard, lay_out
 from gnomon.rows.prepare import Prepared, check_context, has_parser, identity, only_splits, prepare
 from gnomon.rows.reuse import COLUMNS, relabel
 from gnomon.rows.work import Asker
-from gnomon.step import Context, Cost, Inputs, Planning, Step
+from gnomon.step import Context, Cost, Inputs, ModelSpec, Planning, Step
 from gnomon.tasks.make import make_task
 from gnomon.tasks.splits import How
 from gnomon.types import Site, Split
@@ -208,13 +208,9 @@ class Generate(Step):
         shards: list[Shard] = []
         prepared, asking, asked = None, None, 0
         if self.task is not None:
-            prepared = self._prepared(ctx.model_spec, ctx.seed)
+            prepared, asking, shards = self.planned(ctx.model_spec, ctx.seed)
             for note in self._notes(prepared):
                 ctx.log.warning(note)
-            sites = self.capture.expanded(ctx.model_spec.facts()["n_layers"]) if self.capture else []
-            asking = self._asking(prepared, sites, ctx.seed)
-            shards = lay_out(prepared.examples, prepared.tokens, self.temperatures, self.samples, self.batch_size,
-                             self.shard_rows, prepared.rounds, prepared.places)  # fmt: skip
             asked = sum(len(batch) for shard in shards for batch in shard)
         if self.labels_from:
             earlier = inputs.named(self.labels_from).table("generations", COLUMNS)
@@ -224,6 +220,14 @@ class Generate(Step):
         sizes = [sum(map(len, shard)) for shard in shards] + [part.rows for part in copied]
         ctx.map(worker, [*shards, *copied], out, "generate", sizes)
         self._count(prepared, out, ctx)
+
+    def planned(self, spec: ModelSpec, seed: int) -> tuple[Prepared, Asking, list[Shard]]:
+        """Its own questions (`append` apart), how they are asked, and the shards of the plan."""
+        prepared = self._prepared(spec, seed)
+        sites = self.capture.expanded(spec.facts()["n_layers"]) if self.capture else []
+        shards = lay_out(prepared.examples, prepared.tokens, self.temperatures, self.samples, self.batch_size,
+                         self.shard_rows, prepared.rounds, prepared.places)  # fmt: skip
+        return prepared, self._asking(prepared, sites, seed), shards
 
     def _asking(self, prepared: Prepared, sites: Sequence[Site], seed: int) -> Asking:
         task = prepared.task
