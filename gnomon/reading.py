@@ -55,10 +55,19 @@ def read_json(path: Path, root: Path | None = None) -> Any:
     if size > MAX_JSON:
         raise UserError(f"{path} has {size} bytes", f"JSON of at most {MAX_JSON}", "remake the step")
     try:
-        return json.loads(path.read_bytes().decode(), parse_constant=_no_number, parse_float=_finite)
-    except (ValueError, OSError, RecursionError) as error:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened ({error.strerror or error})", "a file") from None
+    return parse_json(data, path)
+
+
+def parse_json(data: bytes, source: Path) -> Any:
+    """JSON of a file that was read; a fault is a UserError that names `source`."""
+    try:
+        return json.loads(data.decode(), parse_constant=_no_number, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is not readable JSON ({error})", "a file that gnomon wrote", "remake the step"
+            f"{source} is not readable JSON ({error})", "a file that gnomon wrote", "remake the step"
         ) from None
 
 

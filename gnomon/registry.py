@@ -44,6 +44,8 @@ def find(kind: str, name: str) -> type:
     if name in names:
         return load(names[name], name)
     if ":" in name:
+        if name.split(":")[0].split(".")[0] in sys.stdlib_module_names:  # os:system is no step, whoever wrote it down
+            raise UserError(f"{name!r} belongs to Python itself", f"a {kind} of your own")
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
         return load(name, name)

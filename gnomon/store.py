@@ -32,7 +32,7 @@ from gnomon.sharded import ShardedArray, fitting, read_shard
 from gnomon.sites import RAGGED
 from gnomon.types import Activations, Direction, Site
 
-LEFT_OUT = "activations were left out when this study was packed"
+LEFT_OUT = "they were left out when this study was packed"
 RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """Components whose vectors are as wide as the stream."""
 
@@ -173,10 +173,9 @@ class Artifact:
             known = [f"{s}@{p}" for s, p in self.sites()]
             raise unknown(f"activations in step {self.name}", f"{site}@{position}", known)
         folder = f"activations/{whole}@{position}"
-        if any(name.startswith(f"{folder}/") for name in self.left_out):
-            raise UserError(
-                f"step {self.name!r}: {LEFT_OUT}", f"{whole}@{position}", f"gnomon run ... --remake {self.name}"
-            )
+        if any(name.startswith(f"{folder}/") and not (self.path / name).exists() for name in self.left_out):
+            raise UserError(f"activations {whole}@{position} of {self.name} are not here: {LEFT_OUT}", "",
+                            f"gnomon run ... --remake {self.name} makes them again")  # fmt: skip
         shards = [read_shard(path, position, self.path) for path in sorted((self.path / folder).glob("*.npy"))]
         values: Any = ShardedArray([values for values, _, _ in shards])
         rows = np.concatenate([rows for _, rows, _ in shards]) if shards else np.zeros(0, np.int64)

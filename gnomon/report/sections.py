@@ -19,6 +19,7 @@ from gnomon.report.heat import heat_view
 from gnomon.report.resolve import pieces, source
 from gnomon.report.rows import columns
 from gnomon.report.tables import table_view, token_view
+from gnomon.step import Step
 from gnomon.store import Artifact
 
 log = logging.getLogger("gnomon")
@@ -100,6 +101,8 @@ def summarise(artifact: Artifact) -> Summary:
     kind = None
     try:
         kind = find("step", name)
+        if not issubclass(kind, Step):  # a name in a stranger's meta.json is called only where it is a step
+            raise UserError(f"{name!r} is no step")
         known, written = getattr(kind, "version", 0), meta.get("version", 0)
         if isinstance(written, int) and written > known:
             reason = f"It was written by version {written} of this step, and version {known} is installed."
