@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,17 @@ def physical_cores() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, max(1, int(quota) // int(period)))
     return max(1, cores)
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has had since it began, or since the peak was reset (see `machine`)."""
+    import resource
+
+    with suppress(OSError, StopIteration, ValueError):  # not Linux
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def memory_bytes() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,7 +12,11 @@ from typing import Any
 from gnomon import machine
 from gnomon.disk import write_bytes, write_json
 from gnomon.planned import BACK, KEEP, Plan, Planned
+from gnomon.provenance import source
 from gnomon.store import Artifact
+
+
+PEAKS = ("peak_memory_bytes", "peak_worker_memory_bytes", "peak_device_memory_bytes")
 
 
 class Record:
@@ -44,6 +49,7 @@ class Record:
             "criteria": self.criteria, "model": self.model, "seed": study.seed, "executor": study.executor,
             "study": study.model_dump(mode="json", exclude={"steps", "criteria"}), "versions": machine.versions(),
             "machine": machine.machine(), "environment": machine.environment(), "gnomon": machine.versions()["gnomon"],
+            "host": socket.gethostname(), "source": source(), "workers": self.plan.loaded.executor.processes(),
         })  # fmt: skip
 
     def step(self, planned: Planned, action: str, reason: str) -> None:
@@ -52,6 +58,7 @@ class Record:
         self.steps.append({
             "name": planned.name, "step": planned.entry.step, "fingerprint": planned.fingerprint, "action": action,
             "reason": reason, "kept": action in (KEEP, BACK), "seconds": meta.get("seconds"),
+            **{key: meta[key] for key in PEAKS if key in meta},
         })  # fmt: skip
 
     @contextmanager

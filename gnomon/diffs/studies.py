@@ -126,7 +126,7 @@ def _studies(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
     return [
         *_leaves("setting", settings(a), settings(b)),
         *_leaves("model", _chosen(a.get("model"), MODEL), _chosen(b.get("model"), MODEL)),
-        *_leaves("versions", a.get("versions"), b.get("versions")),
+        *_leaves("versions", _code(a), _code(b)),
         *_leaves("machine", _chosen(a.get("machine"), MACHINE), _chosen(b.get("machine"), MACHINE)),
         *_leaves("environment", a.get("environment"), b.get("environment")),
         *_leaves("criterion", verdicts(a), verdicts(b)),
@@ -173,9 +173,9 @@ def _inputs(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
         *_leaves("seed", {"seed": a.get("seed")}, {"seed": b.get("seed")}),
         *_leaves("version", {"version": a.get("version")}, {"version": b.get("version")}),
         *_leaves("source", _chosen(a.get("identity"), ("source",)), _chosen(b.get("identity"), ("source",))),
-        *_leaves("versions", a.get("versions"), b.get("versions")),
+        *_leaves("versions", _code(a), _code(b)),
         *_leaves("machine", _machine(a), _machine(b)),
-        *_leaves("executor", {"executor": a.get("executor")}, {"executor": b.get("executor")}),
+        *_leaves("executor", _work(a), _work(b)),
     ]
 
 
@@ -194,6 +194,18 @@ def _made_of(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def _machine(meta: Mapping[str, Any]) -> dict[str, Any]:
     return _chosen(meta.get("machine"), MACHINE) | _chosen(meta, ("device", "threads"))
+
+
+def _code(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Versions of libraries, and of gnomon's own code where it was recorded."""
+    code = _chosen(record.get("source"), ("commit", "sha256"))
+    return {**(record.get("versions") or {}), **{f"gnomon.{key}": str(value)[:12] for key, value in code.items()}}
+
+
+def _work(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Who did the work; hosts by name, for their share of the shards is chance."""
+    hosts = sorted(meta.get("hosts") or {}) or meta.get("host")
+    return {"executor": meta.get("executor"), "workers": meta.get("workers"), "hosts": hosts}
 
 
 def _chosen(values: Any, keys: tuple[str, ...]) -> dict[str, Any]:
