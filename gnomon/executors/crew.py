@@ -192,7 +192,7 @@ class Crew:
         missing = len({*work.lost, *work.waiting})
         raise UserError(
             "; ".join(work.lost.values()),
-            f"{missing} of {len(work.shards)} shards are missing" + ("" if self.members else ": no worker is left"),
+            f"{missing} of {len(work.shards)} shards are missing" + (": no worker is left" if work.waiting else ""),
             "finished shards are kept: run the same command again, with fewer workers if memory ran out",
         )
 

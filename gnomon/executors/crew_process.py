@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 from gnomon.errors import UserError
@@ -30,16 +31,18 @@ def work(pipe: Connection, environment: dict[str, str], driver: int) -> None:
     os.environ.update(environment)
     threading.Thread(target=_die_with, args=(driver,), daemon=True).start()
     hands = _Hands()
-    while True:
-        try:
-            kind, data = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            for answer in hands.take(kind, data):
-                pipe.send_bytes(answer)
-        except OSError:
-            return  # the driver is gone
+    while _serve(pipe, hands):
+        pass
+
+
+def _serve(pipe: Connection, hands: _Hands) -> bool:
+    """Take one message and answer it; False when the driver is gone. Nothing of either is left behind."""
+    try:
+        for answer in hands.take(*pipe.recv()):
+            pipe.send_bytes(answer)
+    except (EOFError, OSError):
+        return False
+    return True
 
 
 class _Hands:
@@ -49,8 +52,8 @@ class _Hands:
         self.payload: bytes | None = None
         self.worker: Worker | None = None
 
-    def take(self, kind: str, data: bytes):
-        """Do what a message says; yields the answers to it, pickled. An answer is kept nowhere."""
+    def take(self, kind: str, data: bytes) -> Iterator[bytes]:
+        """Do what a message says; yields the answers to it, pickled."""
         if kind in (WORKER, REST):
             self.payload, self.worker = data or None, None
             release()
