@@ -238,6 +238,7 @@ class Context:
                 for (index, _), _ in executor.map(worker, missing, watch):
                     tally.done(index)
                     meter(counts[index])
+                out.wait_for([i for i, _ in missing], getattr(executor, "disk_delay", 0.0))
         finally:
             if tally.say(self.log):
                 self.work.append(tally.record())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gnomon.aside import Litter, park, parked, set_aside
+from gnomon.cores import peak_memory_bytes
 from gnomon.disk import (
     Chunks,
     array_bytes,
@@ -90,7 +92,8 @@ class Shard:
         with disk_errors(done):
             done.mkdir(exist_ok=True)
         sync_folders(self.root, self.files)
-        marker = {"files": self.files, "info": dict(info or {}), "host": socket.gethostname()}
+        marker = {"files": self.files, "info": dict(info or {}), "host": socket.gethostname(),
+                  "peak_memory_bytes": peak_memory_bytes()}  # fmt: skip
         write_json(done / f"{self.index:05d}.json", marker)
         sync_folder(done)
 
@@ -196,6 +199,21 @@ class Writer:
             except (ValueError, KeyError, TypeError, AttributeError, OSError):
                 continue
         return out
+
+    def wait_for(self, shards: Sequence[int], seconds: float) -> None:
+        """Wait until the shards that other machines have finished are seen here: network disks show files late.
+
+        Raises UserError where one is not there after `seconds`; 0 does not look.
+        """
+        end = time.monotonic() + seconds
+        while seconds and (unseen := set(shards) - set(self.done())):
+            if time.monotonic() > end:
+                raise UserError(
+                    f"step '{self.name}': {len(unseen)} finished shards not seen in {self.path} within {seconds:g} s",
+                    "a disk that shows what its nodes write",
+                    "raise executor.ray.disk_delay, and run the same command again",
+                )
+            time.sleep(0.1)
 
     def commit(self, meta: Mapping[str, Any]) -> Artifact:
         """Hash what has no marker, write meta.json last, move the old folder aside, rename this one into place.

@@ -100,6 +100,8 @@ class Ray(BaseModel):
         state = self._state
         state["folder"], state["mine"] = folder, ray_probe.running()
         answers = ray_nodes.look(ray, nodes, folder, self.disk_delay)
+        here = [i for i, facts in enumerate(answers) if "silent" not in facts or not ray_nodes.gone(ray, nodes[i])]
+        nodes, answers = [nodes[i] for i in here], [answers[i] for i in here]
         state["gpus"] = sorted({gpu for facts in answers for gpu in facts.get("gpus", ())})
         first = next((facts["gpus"] for facts in answers if facts.get("gpus")), [])
         state["same"] = None if self.mixed == "allow" else first if self.resources.get("gpu") else []
@@ -206,6 +208,7 @@ class Ray(BaseModel):
         _reachable(self.address)
         here = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGTERM)
+        logging.getLogger("ray").setLevel(logging.ERROR)
         own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 300 * 2**20}
         try:
             ray.init(

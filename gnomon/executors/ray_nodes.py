@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -85,8 +86,6 @@ def _answer(ray: Any, ref: Any, answered: bool, file: Path, seconds: float) -> d
 
 def _appears(file: Path, seconds: float) -> bool:
     """True when a file is seen within `seconds`: network disks show new files late."""
-    import time
-
     end = time.monotonic() + seconds
     while not file.exists():
         if time.monotonic() > end:
@@ -123,6 +122,16 @@ def differences(facts: Mapping[str, Any], folder: Path, mine: Mapping[str, Any],
             there, first = ", ".join(facts["gpus"]) or "none", ", ".join(gpus)
             out.append(f"GPUs {there}, another node's are {first} (mixed: allow takes it)")
     return "; ".join(out)
+
+
+def gone(ray: Any, node: Mapping[str, Any], seconds: float = 15.0) -> bool:
+    """True where a node that gave no answer is found dead; Ray takes some seconds to list it as that."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if node["NodeID"] not in {other["NodeID"] for other in alive(ray)}:
+            return True
+        time.sleep(0.5)
+    return False
 
 
 def refused(faults: Mapping[str, str]) -> UserError:
