@@ -32,7 +32,7 @@ class Count:
     rows: int = 0
     tokens: int = 0
     bytes: int = 0
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=lambda: time.monotonic())
     """When the counting began, by the monotonic clock."""
 
     def add(self, marker: Mapping[str, Any], units: int) -> None:
