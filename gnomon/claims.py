@@ -33,7 +33,7 @@ def audit(
     if not file.is_file():
         raise UserError(f"no direction file at {direction}", "a .npy of one vector")
     name = name or "claim_" + re.sub(r"[^A-Za-z0-9_-]+", "_", file.stem).strip("_")
-    content: Any = read_yaml(saved.read_text(encoding="utf-8"), str(saved)).value
+    content: Any = read_yaml(saved.read_text(encoding="utf-8", errors="replace"), str(saved)).value
     claim: dict[str, Any] = {"direction": str(file.resolve())} | ({"site": site} if site else {})
     content["steps"] = [
         *(entry for entry in content["steps"] if not (isinstance(entry, dict) and entry.get("as") == name)),

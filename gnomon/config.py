@@ -211,7 +211,11 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
         file = Path(source).expanduser().resolve()
         if not file.is_file():
             raise UserError(f"no study file at {source}", "a YAML file", "gnomon demo shows one that runs")
-        parsed = read_yaml(file.read_text(encoding="utf-8"), file.name)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file.name} cannot be read ({error})", "a YAML file in UTF-8") from None
+        parsed = read_yaml(text, file.name)
         raw = parsed.value
         lines = {path: f"{file.name}, line {line}" for path, line in parsed.lines.items()}
     if not isinstance(raw, Mapping) or not raw.get("steps"):

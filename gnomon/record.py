@@ -15,7 +15,6 @@ from gnomon.planned import BACK, KEEP, Plan, Planned
 from gnomon.provenance import source
 from gnomon.store import Artifact
 
-
 PEAKS = ("peak_memory_bytes", "peak_worker_memory_bytes", "peak_device_memory_bytes")
 
 

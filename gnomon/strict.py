@@ -9,12 +9,15 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from gnomon.errors import UserError, nearest
 
+MAX_TEXT, MAX_VALUES, MAX_DEPTH = 2_000_000, 50_000, 100
+"""Characters and values of a YAML file, and how deep they may lie: what aliases repeat counts each time."""
 Path = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 _TAG = "tag:yaml.org,2002:"
@@ -34,6 +37,10 @@ def read_yaml(text: str, source: str = "") -> Parsed:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     where = f"{source}, " if source else ""
+    if len(text) > MAX_TEXT:
+        raise UserError(f"{where}{len(text)} characters", f"a YAML file of at most {MAX_TEXT}")
+    if _open_brackets(text) > 5 * MAX_DEPTH:  # the reader takes its time, and then the stack, for these
+        raise UserError(f"{where}values nested too deeply", "a YAML file")
     try:
         node = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
@@ -41,8 +48,16 @@ def read_yaml(text: str, source: str = "") -> Parsed:
         raise UserError(f"{where}{line}{error.problem or error.context}", "a YAML file") from None
     except YAMLError as error:
         raise UserError(f"{where}{' '.join(str(error).split())}", "a YAML file") from None
+    except RecursionError:
+        raise UserError(f"{where}values nested too deeply", "a YAML file") from None
     lines: dict[Path, int] = {}
     return Parsed(None if node is None else _build(node, (), lines, where, ()), lines)
+
+
+def _open_brackets(text: str) -> int:
+    """The most brackets that are open at once, those in texts counted too."""
+    steps = (1 if c in "[{" else -1 for c in text if c in "[]{}")
+    return max(accumulate(steps), default=0)
 
 
 def read_value(text: str) -> Any:
@@ -54,6 +69,9 @@ def _build(node: Any, path: Path, lines: dict[Path, int], where: str, open_nodes
     """Turn a YAML node into plain Python, noting the line of every path."""
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
+    if len(lines) > MAX_VALUES or len(path) > MAX_DEPTH:
+        what = f"more than {MAX_VALUES} values" if len(lines) > MAX_VALUES else "values nested too deeply"
+        raise UserError(f"{where}line {line}: {what}", "a study file", "an alias stands for all that it repeats")
     if id(node) in open_nodes:
         raise UserError(f"{where}line {line}: a value that contains itself", "a plain tree of values")
     inside = (*open_nodes, id(node))
@@ -65,7 +83,8 @@ def _build(node: Any, path: Path, lines: dict[Path, int], where: str, open_nodes
             if str(key_node.tag) == f"{_TAG}merge":
                 raise UserError(f"{where}line {at}: merge keys (<<) are not YAML 1.2", "", "write the keys out")
             if str(key_node.tag) not in (f"{_TAG}str", f"{_TAG}timestamp", f"{_TAG}value"):
-                raise UserError(f"{where}line {at}: the key {key!r} is no text", "a name", "put it into quotes")
+                shown = repr(key) if isinstance(key, str) else "of a mapping"
+                raise UserError(f"{where}line {at}: the key {shown} is no text", "a name", "put it into quotes")
             if key in out:
                 first = lines[(*path, key)]
                 raise UserError(
