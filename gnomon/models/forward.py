@@ -70,9 +70,6 @@ def forward(
     layout = Layout(counts, ids.shape[1], model.device, starts, prompt_lens, rows, shifts)
     if grad and any(site.head is not None for site in read):
         raise UserError("a gradient at one head's z", "z of the whole layer", "read z.L and slice its gradient")
-    if grad and model.body.split and any(site.component == "resid_mid" for site in read):
-        # a block adds the very tensor that it holds there: nothing can be handed out at home that it depends on
-        raise UserError("a gradient at resid_mid of a model on several devices", "resid_pre, attn_out or resid_post")
     frozen = freezing.check_freezes(freeze)
     attention = _attention(model, layout, patterns, pattern_at, "pattern" in frozen)
     taps = Taps(read, edit, model.d_head, layout)

@@ -43,10 +43,19 @@ EMBEDDED: dict[str, Embedded] = {
 }
 
 
+def _folder(name: str) -> Path:
+    return cache_folder() / "models" / f"{name}-{EMBEDDED[name].file_sha256[:12]}-r{RECIPE}"
+
+
+def embedded_at(name: str) -> Path | None:
+    """Where a model that comes with gnomon lies on this machine: its folder, or its package; None: to be fetched."""
+    folder = _folder(name)
+    return folder if folder.is_dir() else _installed(EMBEDDED[name])
+
+
 def embedded_folder(name: str) -> Path:
     """The safetensors folder of a model that comes with gnomon, fetched and converted on first use."""
-    model = EMBEDDED[name]
-    folder = cache_folder() / "models" / f"{name}-{model.file_sha256[:12]}-r{RECIPE}"
+    model, folder = EMBEDDED[name], _folder(name)
 
     def make(target: Path) -> None:
         installed = _installed(model)

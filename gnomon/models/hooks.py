@@ -69,8 +69,8 @@ class Taps:
         home = x.device if self.layout is None else self.layout.device
         seen = x
         if reads and home != x.device and x.requires_grad and torch.is_grad_enabled():
-            seen = x.to(home)
-            x = seen.to(x.device)  # what is handed out lies on the way to everything above it
+            seen = x.to(home)  # what is handed out lies on the way to everything above it
+            x = x.copy_(seen.to(x.device)) if in_place else seen.to(x.device)
         for site in reads:
             kept = seen if self.keep is None else self.keep(seen)
             self.values[site] = (kept if site.head is None else kept[..., self._head(site)]).to(home)
