@@ -5,20 +5,17 @@ Imported once by a fork server, so that a run begins in a tenth of a second inst
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import importlib
 import io
-import json
 import os
 import pkgutil
 import signal
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers.models.llama.modeling_llama  # noqa: F401 - loaded here, for every child
@@ -30,25 +27,12 @@ from gnomon.cli import _stop, guarded
 from gnomon.executors.local import Local
 from gnomon.step import Context
 from gnomon.writer import Writer
+from tests.faults_calls import Counting, Journal, Strike, striking
 
 for _found in pkgutil.walk_packages(gnomon.__path__, "gnomon."):
     with contextlib.suppress(ImportError):  # an extra that is not installed
         importlib.import_module(_found.name)
 torch.set_num_threads(1)
-Call = Literal["replace", "fsync", "open"]
-
-
-@dataclass(frozen=True)
-class Strike:
-    """At the `nth` call of `call` that touches the study (from 1): die of `deed` "SIGKILL", or fail with an errno."""
-
-    call: Call
-    nth: int
-    deed: str | int = "SIGKILL"
-    after: bool = False
-    """Die after the call was done instead of before."""
-    on: bool = False
-    """Every later call of any kind fails too, as on a full disk."""
 
 
 @dataclass(frozen=True)
@@ -69,35 +53,6 @@ class Orders:
     """Write every call that a strike could name into the journal."""
 
 
-class Journal:
-    """Lines of JSON, appended whole: what the child began, seen by its parent at once."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def write(self, event: str, **more: Any) -> None:
-        line = json.dumps({"event": event, "pid": os.getpid(), **more}) + "\n"
-        file = os.open(self.path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
-        os.write(file, line.encode())
-        os.close(file)
-
-
-@dataclass
-class Counting:
-    """A worker that writes each shard it begins into the journal; picklable where the worker is."""
-
-    worker: Any
-    step: str
-    path: str
-
-    def open(self) -> None:
-        self.worker.open()
-
-    def __call__(self, shard: Any) -> Any:
-        Journal(self.path).write("shard", step=self.step, index=shard[0])
-        return self.worker(shard)
-
-
 def live(orders: Orders) -> None:
     """Run the study as the command line does; the exit code is the command's."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -109,8 +64,6 @@ def live(orders: Orders) -> None:
     journal = Journal(orders.journal)
     _tell_steps(journal)
     _tell_shards(orders.journal)
-    if orders.strike is not None or orders.count:
-        _watch_calls(orders, journal)
     journal.write("begin")
     signal.signal(signal.SIGTERM, _stop)
     if not orders.report:
@@ -119,8 +72,10 @@ def live(orders: Orders) -> None:
     def command(*args: Any, **options: Any) -> None:
         gnomon.run_study(*args, **options)
 
+    watched = orders.strike is not None or orders.count
     try:
-        guarded(command)(orders.file, orders.out, **dict(orders.options))
+        with striking(orders.out, orders.strike, journal.write) if watched else contextlib.nullcontext():
+            guarded(command)(orders.file, orders.out, **dict(orders.options))
     except typer.Exit as end:
         sys.exit(end.exit_code)
 
@@ -156,39 +111,3 @@ def _tell_shards(path: str) -> None:
         yield from mapped(self, Counting(worker, name[0], path), shards, *more, **options)
 
     Context.map, Local.map = map_of, map_in  # type: ignore[method-assign]
-
-
-def _watch_calls(orders: Orders, journal: Journal) -> None:
-    """Count the calls that make, sync and rename files of the study; strike where it was ordered."""
-    counts, strike, study = Counter[str](), orders.strike, os.path.realpath(orders.out)
-    struck = [False]
-
-    def watched(call: Call, real: Callable[..., Any], where: Callable[..., str]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **options: Any) -> Any:
-            path = where(*args, **options)
-            if not path.startswith(study):
-                return real(*args, **options)
-            counts[call] += 1
-            hit = strike is not None and (call, counts[call]) == (strike.call, strike.nth)
-            if orders.count:
-                journal.write("call", call=call, nth=counts[call], path=os.path.relpath(path, study))
-            if strike is not None and hit and strike.after:
-                real(*args, **options)
-            if strike is not None and (hit or (struck[0] and strike.on)):
-                struck[0] = True
-                journal.write("strike", call=call, nth=counts[call], path=os.path.relpath(path, study))
-                if isinstance(strike.deed, int):
-                    raise OSError(strike.deed, os.strerror(strike.deed), path)
-                os.kill(os.getpid(), signal.Signals[strike.deed])
-            return real(*args, **options)
-
-        return wrapped
-
-    def opened(file: Any, mode: str = "r", *args: Any, **options: Any) -> str:
-        writes = isinstance(file, str | os.PathLike) and set(mode) & set("wax+")
-        return os.path.realpath(os.fspath(file)) if writes else ""
-
-    os.replace = watched("replace", os.replace, lambda a, b, **_: os.path.realpath(b))
-    os.fsync = watched("fsync", os.fsync, lambda fd: os.path.realpath(f"/proc/self/fd/{fd}"))
-    builtins.open = watched("open", builtins.open, opened)  # type: ignore[assignment]
-    io.open = builtins.open

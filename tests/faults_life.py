@@ -29,6 +29,7 @@ STEPS = ("generate", "capture", "train_dictionary", "features", "patch_features"
 SEPARATE = ("train_dictionary", "features")
 """Steps without shards: training goes on from its checkpoint, the search of features is one piece of seconds."""
 KEPT = {"sites": ["resid_post.1", "resid_post.2"], "positions": ["last_prompt", "all"]}
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 LONG = 120.0
 
 
@@ -274,17 +275,19 @@ def reference(rows: int = 120) -> tuple[dict[str, Any], Study, dict[str, float]]
 
 
 def random_kills(ordeal: Ordeal, step: str, seconds: float, draw: random.Random, most: int) -> int:
-    """Kill runs of `step` at random moments, until it is finished or `most` kills were done; returns the kills."""
-    kills = 0
+    """Kill runs of `step` at random moments, until it is finished or `most` kills were done; returns the kills.
+
+    A step in shards dies a little after it began its first to fourth one, so that a study is killed many times.
+    """
+    kills, every = 0, len(list((reference()[1].path / step / "_done").glob("[0-9]*.json")))
     while kills < most:
         life = ordeal.start()
-        if not life.wait(step):
+        if not life.wait(step, draw.randint(0, 3) if every else 0):
             assert life.end() == 0, life.text()
             ordeal.look(life)
             break
-        time.sleep(draw.uniform(0, seconds))
-        number = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-        if not ordeal.killed(life, number):
+        time.sleep(draw.uniform(0, 2 * seconds / every if every else seconds))
+        if not ordeal.killed(life, draw.choice(SIGNALS)):
             break
         kills += 1
     return kills

@@ -1,0 +1,90 @@
+"""Twenty double starts of one study: exactly one run goes on, the other is refused by the name of the first."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from gnomon.store import Study
+from tests.faults_life import Life, Ordeal, cut, reference, same
+
+pytestmark = pytest.mark.faults
+
+
+def refused(first: Life, second: Life) -> tuple[Life, Life]:
+    """(the run that goes on, the one that was refused), once one was; the message names host and process."""
+    import time
+
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        for lost, won in ((first, second), (second, first)):
+            if lost.process.exitcode == 2:
+                assert f"is being written by host {socket.gethostname()}, pid {won.process.pid}, since" in lost.text()
+                return won, lost
+            assert lost.process.exitcode in (None, 0), lost.text()
+        time.sleep(0.01)
+    raise AssertionError(f"neither was refused\n{first.text()}\n{second.text()}")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("turn", range(4))
+def test_two_starts_at_once(tmp_path: Path, workers: int, turn: int):
+    """Of an empty folder, and of one that a killed run left."""
+    content, whole, _ = reference()
+    ordeal = Ordeal(tmp_path / "a", cut(content, "capture") | {"executor": {"local": {"workers": workers}}})
+    if turn % 2:
+        dead = ordeal.start()
+        assert dead.wait("generate", 3)
+        assert ordeal.killed(dead, signal.SIGKILL)
+    won, _ = refused(ordeal.start(), ordeal.start())
+    assert won.end() == 0, won.text()
+    ordeal.look(won)
+    ordeal.finish(whole)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("step", "shards"), [("generate", 0), ("generate", 4), ("capture", 2)])
+def test_a_start_while_a_run_works(tmp_path: Path, workers: int, step: str, shards: int):
+    content, whole, _ = reference()
+    ordeal = Ordeal(tmp_path / "a", cut(content, "capture") | {"executor": {"local": {"workers": workers}}})
+    first = ordeal.start()
+    assert first.wait(step, shards)
+    won, lost = refused(first, ordeal.start())
+    assert won is first
+    assert "begin" in lost.journal.read_text()
+    assert '"step"' not in lost.journal.read_text(), "the refused run began a step"
+    assert first.end() == 0, first.text()
+    ordeal.look(first)
+    ordeal.proved(whole)
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_a_start_while_a_run_is_stopped_and_again_when_it_is_dead(tmp_path: Path, turn: int):
+    """A run that hangs (SIGSTOP) keeps its study; once it is killed, two takers at once: one gets it."""
+    content, whole, _ = reference()
+    ordeal = Ordeal(tmp_path / "a", cut(content, "capture"))
+    first = ordeal.start()
+    assert first.wait("generate", random.Random(turn).randint(1, 8))
+    os.kill(first.process.pid, signal.SIGSTOP)
+    second = ordeal.start()
+    assert second.end() == 2, second.text()
+    assert f"pid {first.process.pid}" in second.text()
+    assert ordeal.killed(first, signal.SIGKILL)
+    won, _ = refused(ordeal.start(), ordeal.start())
+    assert won.end() == 0, won.text()
+    ordeal.look(won)
+    ordeal.finish(whole)
+
+
+def test_studies_beside_each_other_do_not_meet(tmp_path: Path):
+    content, whole, _ = reference()
+    both = [Ordeal(tmp_path / name, cut(content, "generate")) for name in "ab"]
+    lives = [ordeal.start() for ordeal in both]
+    assert [life.end() for life in lives] == [0, 0]
+    for ordeal in both:
+        same(Study(ordeal.out)["generate"], whole["generate"])
