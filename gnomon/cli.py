@@ -1,7 +1,7 @@
 """The command line. Every command is a thin call of what Python has too; nothing heavy is imported before it is needed.
 
-Exit codes: 0 done; 1 a criterion of the study file failed (or, of `check` and `show --verify`, something is not as it
-should be); 2 a mistake that the user can mend; 130 stopped by Ctrl-C or SIGTERM.
+Exit codes: 0 done; 1 a criterion of the study file failed (or, of `check`, `doctor` and `show --verify`, something is
+not as it should be); 2 a mistake that the user can mend; 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gnomon.cli_check import check_model_command
 from gnomon.cli_compare import compare_command
 from gnomon.cli_dictionary import check_dictionary
 from gnomon.cli_diff import diff_command
+from gnomon.cli_doctor import doctor_command
 from gnomon.cli_grade import gnomon_grade
 from gnomon.cli_pack import pack_command, unpack_command
 from gnomon.errors import UserError
@@ -157,6 +158,7 @@ app.command("diff")(guarded(diff_command))
 app.command("pack")(guarded(pack_command))
 app.command("unpack")(guarded(unpack_command))
 app.command("audit")(guarded(audit_command))
+app.command("doctor")(guarded(doctor_command))
 
 
 @app.command("list")
