@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,20 @@ class Litter:
 
 def _weight(folder: Path) -> int:
     return sum(file_size(p) for p in folder.rglob("*") if p.is_file())
+
+
+def sweep(study: Path, names: Collection[str]) -> list[Litter]:
+    """Remove what stopped runs left in a study's own folder; name, and leave, half-made steps that it no longer has."""
+    found = []
+    with disk_errors(study):
+        for path in sorted(study.glob(".*.tmp")):
+            if path.is_file() and not path.name.startswith("..lock"):
+                found.append(Litter(path, file_size(path), "a temporary file, removed"))
+                path.unlink(missing_ok=True)
+        for path in sorted(study.glob(".*.partial")):
+            if path.name[1:].removesuffix(".partial") not in names:
+                found.append(Litter(path, _weight(path), "no step of this study is called so: gnomon clean removes it"))
+    return found
 
 
 def parked(study: Path, name: str, fingerprint: str) -> Path:

@@ -80,22 +80,10 @@ def _headlines(study: Study) -> list[str]:
     return [text for artifact in study for kind, text in sentences(artifact) if kind == "headline"]
 
 
-def problems(path: str | Path) -> list[str]:
-    """What is wrong with the files of a study or step, a line each, and the command that makes the step anew."""
-    folder = Path(path)
-    steps = [Artifact(folder)] if (folder / META).is_file() else list(Study(folder))
-    found = []
-    for artifact in steps:
-        bad = artifact.verify()
-        found += bad
-        if bad:
-            found.append(f"make it anew: gnomon run {artifact.path.parent / 'study.yaml'} --remake {artifact.name}")
-    return found
-
-
 def render(facts: dict[str, Any]) -> str:
     """Facts of a study or a step as text."""
-    parts = [_render_study(facts) if "study" in facts else _render_step(facts)]
+    whole = _render_study if "study" in facts else _render_step
+    parts = [facts["error"] if "error" in facts else whole(facts)]
     parts += [examples.render(example) for example in facts.get("examples", [])]
     parts += [arrays.render(facts["array_checks"])] if "array_checks" in facts else []
     if "problems" in facts:

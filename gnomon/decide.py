@@ -1,50 +1,111 @@
-"""What is done with each step of a plan: kept, brought back, resumed, made, remade - and why, said beforehand."""
+"""What is done with each step of a plan - kept, brought back, repaired, resumed, made, remade - and why."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gnomon.aside import parked
 from gnomon.errors import UserError
 from gnomon.fingerprints import content, difference
-from gnomon.planned import BACK, KEEP, MAKE, REMAKE, RESUME, Planned
-from gnomon.store import META, Artifact
+from gnomon.planned import BACK, KEEP, MAKE, REMAKE, REPAIR, RESUME, Planned
+from gnomon.repair import Damage, damage, summary
+from gnomon.store import LEFT_OUT, META, Artifact
 from gnomon.writer import Writer
 
 
 def decide(planned: Planned, plan: Mapping[Path, Planned], out: Path) -> None:
     """Set the action and the reason of a step, whose inputs are decided already.
 
-    Raises UserError where a folder that would be kept lacks a file, or has one of another size.
+    Raises UserError where a step that needs work reads another study's folder that is damaged.
     """
-    planned.conditional = False
+    planned.conditional, planned.broken = False, None
+    _choose(planned, plan, out)
+    if planned.action not in (KEEP, BACK):
+        _whole_inputs(planned)
+        _inputs_are_here(planned, plan)
+
+
+def _choose(planned: Planned, plan: Mapping[Path, Planned], out: Path) -> None:
     if planned.forced:
         planned.action, planned.reason = REMAKE, "asked for by --remake"
         return
     remade = ""
     for action in (KEEP, BACK):
         planned.action = action
-        if not (planned.folder / META).is_file() or Artifact(planned.folder).fingerprint != planned.fingerprint:
+        folder = planned.folder
+        if not _is(folder, planned.fingerprint):
             continue
-        artifact = Artifact(planned.folder)
-        others = _stale(planned, artifact, plan)
+        found = _damage(planned, folder)
+        artifact = None if found and found[0].file == META else Artifact(folder)
+        others = _stale(planned, artifact, plan) if artifact else []
         if others:
             remade = f"the files of {', '.join(others)} are not those it was made of"
             continue
-        _whole(artifact, planned.name)
+        if found:
+            planned.action, planned.reason, planned.broken = REPAIR, summary(found), folder
+            return
         waiting = [node.name for _, node in planned.sources().values() if _is_remade(node.path, plan)]
         planned.conditional = bool(waiting)
         planned.reason = _why_kept(planned, waiting)
         return
-    current, partial = out / planned.name, out / f".{planned.name}.partial"
-    if (partial / "fingerprint").is_file() and (partial / "fingerprint").read_text() == planned.fingerprint:
-        shards = len(Writer.attach(partial).done())
+    shards = _begun(planned, out)
+    if shards is not None:
         planned.action, planned.reason = RESUME, f"{shards} shards are there" if shards else "it was begun before"
-    elif not (current / META).is_file():
-        planned.action, planned.reason = MAKE, remade or "new"
-    else:
-        planned.action, planned.reason = REMAKE, remade or _why_remade(planned, Artifact(current).meta)
+        return
+    planned.action, planned.reason = MAKE, remade or "new"
+    with suppress(UserError):  # none there, or its record is broken: it is made as if it were new
+        meta = Artifact(out / planned.name).meta
+        planned.action, planned.reason = REMAKE, remade or _why_remade(planned, meta)
+
+
+def _is(folder: Path, fingerprint: str) -> bool:
+    """Whether a folder is the finished step of a fingerprint, by meta.json, or by the stamp where that is broken."""
+    with suppress(UserError):
+        return Artifact(folder).fingerprint == fingerprint
+    stamp = folder / "fingerprint"
+    return stamp.is_file() and stamp.read_text(errors="replace") == fingerprint
+
+
+def _damage(planned: Planned, folder: Path) -> list[Damage]:
+    """What is wrong with a folder that would be kept: by sizes, or once by every byte where the plan verifies."""
+    if not planned.verify:
+        return damage(folder)
+    if folder not in planned.looked:
+        planned.looked[folder] = damage(folder, hashed=True)
+    return planned.looked[folder]
+
+
+def _begun(planned: Planned, out: Path) -> int | None:
+    """Finished shards of a half-made step of this fingerprint, also of one that waits for its options to come back."""
+    for partial in (out / f".{planned.name}.partial", parked(out, planned.name, planned.fingerprint)):
+        stamp = partial / "fingerprint"
+        if stamp.is_file() and stamp.read_text(errors="replace") == planned.fingerprint:
+            return len(Writer.attach(partial).done())
+    return None
+
+
+def _whole_inputs(planned: Planned) -> None:
+    """Refuse to work from another study's folder with files missing: only a run of that study mends them."""
+    for _, node in planned.sources().values():
+        if node.external and (found := damage(node.path, planned.verify)):
+            raise UserError(
+                f"step '{planned.name}' reads {node.name}, whose {summary(found)}", "the files that were written",
+                f"mend them there: gnomon run {node.path.parent / 'study.yaml'} --verify",
+            )  # fmt: skip
+
+
+def _inputs_are_here(planned: Planned, plan: Mapping[Path, Planned]) -> None:
+    """Refuse to work from activations that were left out of a pack, unless they are made anew before."""
+    for kind, node in planned.sources().values():
+        folder = plan[node.path].folder if node.path in plan else node.path
+        if kind != "activations" or _is_remade(node.path, plan) or not (folder / META).is_file():
+            continue
+        if Artifact(folder).left_out:
+            do = "" if node.external else f"gnomon run ... --remake {node.name} makes them again"
+            raise UserError(f"step '{planned.name}' reads activations of {node.name}: {LEFT_OUT}", "", do)
 
 
 def _why_kept(planned: Planned, waiting: list[str]) -> str:
@@ -81,16 +142,3 @@ def _stale(planned: Planned, artifact: Artifact, plan: Mapping[Path, Planned]) -
 def _is_remade(path: Path, plan: Mapping[Path, Planned]) -> bool:
     """True where the plan makes this folder anew, or may have to."""
     return path in plan and (plan[path].action not in (KEEP, BACK) or plan[path].conditional)
-
-
-def _whole(artifact: Artifact, name: str) -> None:
-    """A cheap look (sizes, no hashes) at a folder that is kept."""
-    for file, record in artifact.meta.get("files", {}).items():
-        path = artifact.path / file
-        if not path.is_file() or path.stat().st_size != record["bytes"]:
-            found = f"{path.stat().st_size} bytes instead of {record['bytes']}" if path.is_file() else "missing"
-            raise UserError(
-                f"step '{name}': {artifact.path.name}/{file} is {found}",
-                "the files that were written",
-                f"make the step anew with --remake {name}",
-            )

@@ -89,9 +89,13 @@ class Lock:
     def release(self) -> None:
         """Give it back; right also where another run has taken it meanwhile."""
         self._stop.set()
-        if _read(self.folder / OWNER).get("token") == self.token:
-            (self.folder / OWNER).unlink(missing_ok=True)
-        self._close()
+        try:
+            if _read(self.folder / OWNER).get("token") == self.token:
+                (self.folder / OWNER).unlink(missing_ok=True)
+        except OSError:
+            pass  # the disk is away: the next run finds this one's process gone
+        finally:
+            self._close()
 
     def check(self) -> None:
         """UserError where another run has taken the lock, since this one gave no sign of life for minutes."""

@@ -15,11 +15,12 @@ from gnomon.planned import Plan, Planned
 from gnomon.step import Planning, Step
 
 
-def plan_study(loaded: Loaded, out: Path, remake: Sequence[str] = ()) -> Plan:
+def plan_study(loaded: Loaded, out: Path, remake: Sequence[str] = (), verify: bool = False) -> Plan:
     """Plan a study before any work: inputs found, every step checked, costs, fingerprints, and what each needs doing.
 
-    Nothing is written. Raises UserError for whatever cannot work: a missing input, a step's own check, a model that is
-    not there, a kept folder with a file missing, a `remake` that names no step.
+    Nothing is written. `verify` reads every byte of what would be kept; a folder with damage is repaired. Raises
+    UserError for whatever cannot work: a missing input, a step's own check, a model that is not there, another study's
+    damaged folder, a `remake` that names no step.
     """
     names = [entry.name for entry in loaded.study.steps]
     for name in remake:
@@ -31,7 +32,7 @@ def plan_study(loaded: Loaded, out: Path, remake: Sequence[str] = ()) -> Plan:
             planned = _plan(loaded, out, entry, step, [p.node for p in steps])
         except UserError as error:
             raise named(entry.name, error) from None
-        planned.forced = entry.name in remake
+        planned.forced, planned.verify = entry.name in remake, verify
         steps.append(planned)
     for planned in steps:
         decide(planned, {p.node.path: p for p in steps}, out)

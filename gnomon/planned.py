@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gnomon.config import Entry, Loaded
 from gnomon.lineage import Node
+from gnomon.repair import Damage
 from gnomon.step import Cost, Inputs, ModelSpec, Planning, Step
 from gnomon.store import Artifact
 
-KEEP, BACK, RESUME, MAKE, REMAKE = "keep", "bring back", "resume", "make", "remake"
+KEEP, BACK, RESUME, MAKE, REMAKE, REPAIR = "keep", "bring back", "resume", "make", "remake", "repair"
 
 
 @dataclass(eq=False)
@@ -36,6 +37,12 @@ class Planned:
     """Kept only if what it reads, made anew before it, turns out the same."""
     forced: bool = False
     """Remade because the user said --remake."""
+    verify: bool = False
+    """Every byte of its files is read before they are kept."""
+    looked: dict[Path, list[Damage]] = field(default_factory=dict)
+    """What was found wrong with its folders, by folder, every byte read."""
+    broken: Path | None = None
+    """The folder that is to be mended."""
 
     @property
     def name(self) -> str:

@@ -196,6 +196,21 @@ class Sites(Step):
         out.table("sites", pd.DataFrame(found))
 
 
+class Ends(Step):
+    """Shards, and then a table made of all of them."""
+
+    name: ClassVar[str] = "ends"
+    reads: ClassVar[tuple[str, ...]] = ("generations",)
+    uses_model: ClassVar[bool] = False
+
+    def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
+        RAN.append(type(self).__name__)
+        shards = [[i] for i in range(3)]
+        ctx.map(CountWorker(str(out.path), 1, 3, 0, {}), shards, out, "ends")
+        parts = [pd.read_parquet(path) for path in sorted((out.path / "generations").glob("*.parquet"))]
+        out.table("total", pd.DataFrame({"n": [len(pd.concat(parts))]}))
+
+
 class Several(Step):
     """Reads more than one generation."""
 

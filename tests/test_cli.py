@@ -165,9 +165,11 @@ def test_verify_names_damage_and_how_to_mend_it(here: Path):
     path = here / "studies" / "s" / "mean" / "scores.parquet"
     path.write_bytes(path.read_bytes().replace(b"thin", b"fat!"))
     said = call("show", "studies/s", "--verify", code=1).stdout
-    assert "mean/scores.parquet: sha256 differs" in said
-    mend = said.split("make it anew: gnomon ")[1].splitlines()[0]
-    assert mend == "run studies/s/study.yaml --remake mean"
+    assert "mean/scores.parquet has another sha256, not that of the bytes that were written" in said
+    mend = said.split("only these are made anew by: gnomon ")[1].splitlines()[0]
+    assert mend == "run studies/s/study.yaml --verify"
+    (here / "studies" / "s" / "mean" / "meta.json").write_text("{")
+    assert "mean/meta.json is broken" in call("show", "studies/s", "--verify", code=1).stdout
     call(*mend.split())
     assert json.loads(call("show", "studies/s/mean", "--verify", "--json").stdout)["problems"] == []
 

@@ -310,30 +310,6 @@ def test_another_studys_folder_can_be_read(tmp_path: Path):
 # ---------------------------------------------------------------- damage and --remake
 
 
-def test_a_file_that_is_gone_is_named_and_the_step_is_made_anew_on_request(tmp_path: Path):
-    first = files(go(tmp_path))
-    lost = tmp_path / "count" / "generations" / "00001.parquet"
-    lost.unlink()
-    assert "count/generations/00001.parquet is missing" in (said := fails(tmp_path))
-    assert "--remake count" in said
-    go(tmp_path, remake=["count"])
-    assert fake_steps.RAN == ["Count"]  # it came out the same, so its followers are kept
-    assert files(tmp_path) == first
-    short = tmp_path / "mean" / "scores.parquet"
-    short.write_bytes(short.read_bytes()[:-1])
-    assert "mean/scores.parquet is" in fails(tmp_path)
-
-
-def test_a_flipped_byte_is_named_by_verify_and_mended_by_remake(tmp_path: Path):
-    study = go(tmp_path)
-    path = tmp_path / "count" / "generations" / "00002.parquet"
-    data = bytearray(path.read_bytes())
-    data[10] ^= 1
-    path.write_bytes(data)
-    assert study.verify() == ["count/generations/00002.parquet: sha256 differs from the one written"]
-    assert go(tmp_path, remake=["count"]).verify() == []
-
-
 def test_what_comes_out_different_when_remade_takes_its_followers_along(tmp_path: Path):
     study = {"steps": [PREFIX + "Dice", MEAN]}
     go(tmp_path, study)
