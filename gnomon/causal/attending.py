@@ -23,6 +23,7 @@ from gnomon.causal.options import CausalOptions
 from gnomon.causal.pick import pick, records
 from gnomon.causal.worker import CLEAN, Condition
 from gnomon.errors import UserError
+from gnomon.halving import marked, run_halving
 from gnomon.methods.effects import ratio
 from gnomon.step import ModelSpec
 from gnomon.writer import Writer
@@ -125,21 +126,27 @@ class Attender:
             spans(text[:n], str(r["prompt"]), names, lambda ids: decode(self.model.tokenizer, ids, special=True))
             for text, n, r, names in zip(texts, prompts, part.rows, part.parts, strict=True)
         ]
-        lines: list[dict[str, Any]] = []
-        prefix = self._prefix(texts, prompts)
-        for condition in part.conditions:
-            for position, rows, weights in self._read(texts, prompts, condition, prefix):
-                for slot, i in enumerate(rows):
-                    for name, (a, b) in found[i].items():
-                        first = {"condition": condition.name, "row": int(part.rows[i]["row"]), "position": position,
-                                 "part": name, "tokens": b - a}  # fmt: skip
-                        lines += [
-                            first | {"layer": layer, "value": float(w[slot, :, a:b].sum(-1).mean())}
-                            for layer, w in enumerate(weights)
-                        ]
+
+        def looked(at: Sequence[int]) -> list[dict[str, Any]]:
+            own = [texts[i] for i in at], [prompts[i] for i in at]
+            prefix, lines = self._prefix(*own), []
+            for condition in part.conditions:
+                for position, rows, weights in self._read(*own, condition, prefix):
+                    for slot, i in ((slot, at[row]) for slot, row in enumerate(rows)):
+                        for name, (a, b) in found[i].items():
+                            first = {"condition": condition.name, "row": int(part.rows[i]["row"]),
+                                     "position": position, "part": name, "tokens": b - a}  # fmt: skip
+                            lines += [
+                                first | {"layer": layer, "value": float(w[slot, :, a:b].sum(-1).mean())}
+                                for layer, w in enumerate(weights)
+                            ]
+            return lines
+
+        halved: list[int] = []
+        lines = run_halving(looked, range(len(texts)), halved)
         files = Writer.attach(self.path).shard(index)
         files.table("attended", pa.Table.from_pylist(lines, schema=SCHEMA))
-        files.finish()
+        files.finish(marked(halved))
 
     def _prefix(self, texts: list[list[int]], prompts: list[int]) -> Any:
         """Keys and values of the prompts before their last token; None where an edit may touch them."""

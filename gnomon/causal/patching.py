@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from gnomon.causal.items import Item
 from gnomon.dictionaries.base import SparseDictionary
+from gnomon.halving import marked
 from gnomon.interventions.latent import Reader, SetLatent
 from gnomon.latents import latent_name
 from gnomon.lens.feature_sources import Option, sources
@@ -134,6 +135,7 @@ class Patcher:
         self.model = self.spec.load()
         self.sources = dictionaries(self.option, self.folder)
         self.held: tuple[str, Any] = ("", None)
+        self.halved: list[int] = []
 
     def dictionary(self, site: str) -> SparseDictionary:
         """The dictionary of a site; the last one asked for is kept."""
@@ -144,10 +146,11 @@ class Patcher:
     def __call__(self, shard: tuple[int, PatchShard]) -> None:
         """Run one shard and write it."""
         index, part = shard
+        self.halved.clear()
         lines = self.baselines(part) if not part.latents else self.patches(part)
         files = Writer.attach(self.path).shard(index)
         files.table("responses", pa.Table.from_pylist(lines, schema=RESPONSES))
-        files.finish()
+        files.finish(marked(self.halved))
 
     def baselines(self, shard: PatchShard) -> list[dict[str, Any]]:
         """Lines of the trials without a patch."""

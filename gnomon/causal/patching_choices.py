@@ -11,6 +11,7 @@ import numpy as np
 from gnomon.causal.patching import Patcher, PatchShard
 from gnomon.causal.patching_text import Pen, Writing
 from gnomon.errors import UserError
+from gnomon.halving import in_halves, run_halving
 from gnomon.interventions.base import per_row
 from gnomon.types import Intervention
 
@@ -30,37 +31,51 @@ class Chooser(Patcher):
     def open(self) -> None:
         """Load the model; the last trials' clean run is kept for the next patches of the same trials."""
         super().open()
-        self.clean: tuple[tuple[int, ...], Any] = ((), None)
+        self.clean: tuple[tuple[Any, ...], Any] = ((), None)
         self.pen = Pen(self.model, self.writing, self.seed) if self.writing is not None else None
+        if self.pen is not None:
+            self.pen.halved = self.halved
 
-    def replay(self, shard: PatchShard) -> Any:
-        """The shard's texts, run once without a patch; how they came about does not depend on the shard that asks."""
+    def replay(self, shard: PatchShard, at: Sequence[int]) -> Any:
+        """Some of the shard's texts (all that fit), run once without a patch; how they came about does not depend on
+        the shard that asks."""
         from gnomon.models.replay import Replay
 
-        rows = tuple(int(row["row"]) for row in shard.rows)
-        if self.clean[0] != rows:
-            items = shard.items
-            self.clean = (rows, Replay(
+        key = (tuple(int(row["row"]) for row in shard.rows), tuple(at))
+        if self.clean[0] != key:
+            self.clean = ((), None)  # before the next one needs its room
+            items = [shard.items[i] for i in at]
+            self.clean = (key, Replay(
                 self.model, [i.tokens for i in items], [i.keep for i in items], [i.score_from for i in items],
                 [i.prompt_len for i in items],
             ))  # fmt: skip
         return self.clean[1]
 
     def baselines(self, shard: PatchShard) -> list[dict[str, Any]]:
-        scored = self.replay(shard).run()
-        return self._written(shard, self.lines(shard, [None], scored.logprob), [None])
+        return self._written(shard, self.lines(shard, [None], self.scores(shard, [None])), [None])
 
     def patches(self, shard: PatchShard) -> list[dict[str, Any]]:
-        replay, n = self.replay(shard), len(shard.items)
-        size = max(1, TOKENS // (n * replay.width))
-        every, out = self.edits(shard), []
-        for start in range(0, len(every), size):
-            part = every[start : start + size]
-            joined: list[Intervention] = per_row([[edit] for _, _, edit in part], np.repeat(np.arange(len(part)), n))
-            scored = replay.run(joined, len(part))
-            out += self.lines(shard, [(one, to) for one, to, _ in part], scored.logprob)
-        replay.forget(min(edit.site.layer for _, _, edit in every))
+        every = self.edits(shard)
+        out = self.lines(shard, [(one, to) for one, to, _ in every], self.scores(shard, [edit for _, _, edit in every]))
         return self._written(shard, out, [edit for one, _, edit in every if one.kind == "feature"])
+
+    def scores(self, shard: PatchShard, edits: Sequence[Intervention | None]) -> np.ndarray:
+        """Every text's log-probability under each edit (None: no edit), `[edits, items]`."""
+
+        def under(at: Sequence[int]) -> list[np.ndarray]:
+            replay, n = self.replay(shard, at), len(at)
+            size = max(1, TOKENS // (n * replay.width))
+
+            def run(part: Sequence[Intervention | None]) -> np.ndarray:
+                joined = per_row([[] if e is None else [e] for e in part], np.repeat(np.arange(len(part)), n))
+                return replay.run(joined, len(part)).logprob
+
+            parts = [edits[a : a + size] for a in range(0, len(edits), size)]
+            found = np.concatenate([x for part in parts for x in in_halves(run, part, self.halved, n)])
+            replay.forget(min((e.site.layer for e in edits if e is not None), default=0))
+            return list(found.T)
+
+        return np.stack(run_halving(under, range(len(shard.items)), self.halved), axis=1)
 
     def _written(
         self, shard: PatchShard, lines: list[dict[str, Any]], edits: Sequence[Intervention | None]

@@ -28,6 +28,7 @@ class Scribe(Patcher):
         """Load the model and build the task."""
         super().open()
         self.made, self.pen = make_task(self.task), Pen(self.model, self.writing, self.seed)
+        self.pen.halved = self.halved
         self.graded: dict[tuple[str, int, str], bool | None] = {}
 
     def baselines(self, shard: PatchShard) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from gnomon.causal.judged import judged
 from gnomon.causal.pick import has, pick, records
 from gnomon.causal.worker import CLEAN, Condition
 from gnomon.disk import plain
+from gnomon.halving import marked, run_halving
 from gnomon.interventions.base import per_row
 from gnomon.step import Context, ModelSpec
 from gnomon.store import Artifact
@@ -79,44 +80,51 @@ class Rewriter:
 
         index, part = shard
         rows, k = part.rows, len(part.conditions)
-        which = np.repeat(np.arange(k), len(rows))
-        names = [(str(r["example_id"]), int(r["sample"]), int(r["round"])) for r in rows] * k
-        edits = per_row([c.edits for c in part.conditions], which)
-        made = self.model.generate(
-            [_prompt(r) for r in rows] * k,
-            max_new_tokens=self.max_new_tokens, stop=self.stop, top_p=self.top_p,
-            temperature=[float(r["temperature"]) for r in rows] * k,
-            noise=noise(int(rows[0]["seed"]), names, self.model.d_vocab), edit=edits,
-            prefix=self._prefix(rows, k) if all(e.where in WRITING for e in edits) else None,
-        )  # fmt: skip
+
+        def write(pairs: Sequence[tuple[int, int]]) -> list[str]:
+            """What is written under condition c in row i, for pairs (c, i)."""
+            which, own = [c for c, _ in pairs], [rows[i] for _, i in pairs]
+            names = [(str(r["example_id"]), int(r["sample"]), int(r["round"])) for r in own]
+            edits = per_row([c.edits for c in part.conditions], which)
+            made = self.model.generate(
+                [_prompt(r) for r in own], max_new_tokens=self.max_new_tokens, stop=self.stop, top_p=self.top_p,
+                temperature=[float(r["temperature"]) for r in own],
+                noise=noise(int(rows[0]["seed"]), names, self.model.d_vocab), edit=edits,
+                prefix=self._prefix(rows, [i for _, i in pairs]) if all(e.where in WRITING for e in edits) else None,
+            )  # fmt: skip
+            return [response.text for response in made.rows]
+
+        halved: list[int] = []
+        pairs = [(c, i) for c in range(k) for i in range(len(rows))]
         lines = []
-        for response, condition, row in zip(made.rows, which, list(rows) * k, strict=True):
-            grade = self._grade(row, response.text)
+        for text, (condition, i) in zip(run_halving(write, pairs, halved), pairs, strict=True):
+            grade = self._grade(rows[i], text)
             lines.append({
-                "condition": part.conditions[condition].name, "row": int(row["row"]), "text": response.text,
+                "condition": part.conditions[condition].name, "row": int(rows[i]["row"]), "text": text,
                 "answer": grade.answer, "label": grade.label, "reason": grade.reason,
                 "meta": json.dumps(dict(grade.meta), sort_keys=True, default=plain, ensure_ascii=False),
             })  # fmt: skip
         files = Writer.attach(self.path).shard(index)
         files.table("rewritten", pa.Table.from_pylist(lines, schema=SCHEMA))
-        files.finish()
+        files.finish(marked(halved))
 
-    def _prefix(self, rows: Sequence[dict[str, Any]], copies: int) -> Any:
-        """Keys and values of the prompts but for their last tokens, repeated; None where there is nothing before it.
+    def _prefix(self, rows: Sequence[dict[str, Any]], picks: Sequence[int]) -> Any:
+        """Keys and values of the prompts but for their last tokens, of the picked rows; None where there are none.
 
         The rows of the last shard are kept, for the next conditions of the same rows; how they came about does not
         depend on the shard that asks.
         """
-        prompts = [_prompt(r)[:-1] for r in rows]
+        used = sorted(set(picks))
+        prompts = [_prompt(rows[i])[:-1] for i in used]
         if not all(prompts):
             return None
-        names = tuple(int(r["row"]) for r in rows)
+        names = tuple(int(rows[i]["row"]) for i in used)
         if self.prefix[0] != names:
             cache = self.model.new_cache(reserve=self.max_new_tokens + 1)
             self.model.forward(prompts, cache=cache)
             cache.align()
             self.prefix = (names, cache)
-        return self.prefix[1].select(list(range(len(rows))) * copies)
+        return self.prefix[1].select([used.index(i) for i in picks])
 
     def _grade(self, row: dict[str, Any], text: str) -> Grade:
         key = (str(row["example_id"]), text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 from gnomon.causal.pick import pick
 from gnomon.causal.swap_items import SWAPS, Block, Exchange, Place, Spot, View, spots
 from gnomon.causal.swap_texts import Clean, donated
+from gnomon.halving import in_halves, marked, run_halving
 from gnomon.step import ModelSpec
 from gnomon.writer import Writer
 
@@ -36,11 +38,12 @@ class Swapper:
     def __call__(self, shard: tuple[int, Block]) -> None:
         """Make one block's swaps."""
         index, block = shard
+        self.halved: list[int] = []
         lines = [line for measure in block.items for line in self.measure(block, measure)]
         files = Writer.attach(self.path).shard(index)
         table = pd.DataFrame(lines, columns=SWAPS.names)
         files.table("swaps", pa.Table.from_pandas(table, schema=SWAPS, preserve_index=False))
-        files.finish()
+        files.finish(marked(self.halved))
 
     def measure(self, block: Block, measure: str) -> list[dict[str, Any]]:
         """All swaps that are measured in one way, views averaged."""
@@ -51,7 +54,7 @@ class Swapper:
             return []
         wanted = {(d, s.view, at) for some in found.values() for s in some
                   for (_, d), at in zip(s.swap.donors, s.donor_at, strict=True)}  # fmt: skip
-        vectors, clean = donated(self.model, held, wanted, layers)
+        vectors, clean = donated(self.model, held, wanted, layers, self.halved)
         lines: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for place, layer, spot, kind, before, after in self._swapped(held, found, layers, vectors):
             donor = dict(spot.swap.donors)[kind]
@@ -72,8 +75,9 @@ class Swapper:
         """(place, layer, spot, kind of donor, value before, value after), recipients in batches of similar length."""
         texts = sorted({(s.swap.recipient, s.view) for some in found.values() for s in some},
                        key=lambda t: (len(held[t[0]][t[1]].run), t))  # fmt: skip
-        for begin in range(0, len(texts), self.batch_size):
-            part = texts[begin : begin + self.batch_size]
+
+        def swapped(part: Sequence[tuple[int, int]]) -> list[tuple[Place, int, Spot, str, float, float]]:
+            out = []
             batch = Clean(self.model, [held[row][view] for row, view in part], layers)
             for place, some in found.items():
                 here = [(part.index((s.swap.recipient, s.view)), s) for s in some
@@ -86,10 +90,15 @@ class Swapper:
                     number = list(layers).index(layer)
                     new = [[vectors[s.swap.donors[k][1], s.view, s.donor_at[k]][number] for _, s in here]
                            for k in range(len(kinds))]  # fmt: skip
-                    after = batch.swapped(rows, starts, layer, new)
+                    made = partial(batch.swapped, rows, starts, layer)
+                    after = np.concatenate(in_halves(made, new, self.halved, len(rows)))
                     for k, kind in enumerate(kinds):
                         for i, (row, spot) in enumerate(here):
-                            yield place, layer, spot, kind, float(batch.values[row]), float(after[k, i])
+                            out.append((place, layer, spot, kind, float(batch.values[row]), float(after[k, i])))
+            return out
+
+        for begin in range(0, len(texts), self.batch_size):
+            yield from run_halving(swapped, texts[begin : begin + self.batch_size], self.halved)
 
 
 def _number(swap: Exchange, kind: str) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gnomon.causal.swap_items import Read, View
+from gnomon.halving import run_halving
 from gnomon.types import Site
 
 if TYPE_CHECKING:
@@ -81,8 +82,9 @@ class Clean:
 
 
 def donated(
-    model: Model, held: Mapping[int, tuple[View, ...]], wanted: Iterable[tuple[int, int, int]], layers: Sequence[int]
-) -> tuple[dict[tuple[int, int, int], torch.Tensor], dict[tuple[int, int], float]]:
+    model: Model, held: Mapping[int, tuple[View, ...]], wanted: Iterable[tuple[int, int, int]], layers: Sequence[int],
+    halved: list[int],
+) -> tuple[dict[tuple[int, int, int], torch.Tensor], dict[tuple[int, int], float]]:  # fmt: skip
     """Streams `[layers, d_model]` of (row, view, token), and what each of these views says by itself."""
     import torch
 
@@ -93,8 +95,8 @@ def donated(
     order = sorted(places, key=lambda t: (len(held[t[0]][t[1]].run), t))
     vectors: dict[tuple[int, int, int], torch.Tensor] = {}
     clean: dict[tuple[int, int], float] = {}
-    for begin in range(0, len(order), VIEW_ROWS):
-        part = order[begin : begin + VIEW_ROWS]
+
+    def read(part: Sequence[tuple[int, int]]) -> list[None]:
         views = [held[row][view] for row, view in part]
         cache = model.new_cache() if any(v.read.lengths for v in views) else None
         out = model.forward([list(v.run) for v in views], read=sites, cache=cache, stop=model.n_layers)
@@ -104,6 +106,10 @@ def donated(
             clean[key] = float(said[i])
             for at in places[key]:
                 vectors[*key, at] = torch.stack([out.acts[site][i, at] for site in sites])
+        return []
+
+    for begin in range(0, len(order), VIEW_ROWS):
+        run_halving(read, order[begin : begin + VIEW_ROWS], halved)
     return vectors, clean
 
 

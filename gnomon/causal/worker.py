@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gnomon.causal.items import Item, batched, in_order
+from gnomon.halving import in_halves, marked, run_halving
 from gnomon.interventions.base import per_row
 from gnomon.step import Context, ModelSpec
 from gnomon.types import Intervention
@@ -68,15 +69,23 @@ class Scorer:
     def __call__(self, shard: tuple[int, Block]) -> None:
         """Score one block and write its part of table `outcomes`."""
         index, block = shard
-        parts = [rows for batch in batched(block.items, self.batch_size) for rows in self.batch(batch, block)]
+        halved: list[int] = []
+        parts: list[pd.DataFrame] = []
+        for batch in batched(block.items, self.batch_size):
+
+            def scored(at: Sequence[int], batch: Sequence[Item] = batch) -> list[pd.DataFrame]:
+                return self.batch(batch, at, block, halved)
+
+            parts += run_halving(scored, range(len(batch)), halved)
         files = Writer.attach(self.path).shard(index)
         files.table("outcomes", pa.Table.from_pandas(pd.concat(parts), schema=SCHEMA, preserve_index=False))
-        files.finish()
+        files.finish(marked(halved))
 
-    def batch(self, items: Sequence[Item], block: Block) -> list[pd.DataFrame]:
-        """Outcomes of one batch under every condition."""
+    def batch(self, batch: Sequence[Item], at: Sequence[int], block: Block, halved: list[int]) -> list[pd.DataFrame]:
+        """Outcomes of some texts of a batch under every condition; edits are told their numbers in the whole batch."""
         from gnomon.models.replay import Replay
 
+        items, whole = [batch[i] for i in at], len(batch)
         replay = Replay(
             self.model, [i.tokens for i in items], [i.keep for i in items], [i.score_from for i in items],
             [i.prompt_len for i in items],
@@ -88,10 +97,15 @@ class Scorer:
             if condition.clean:  # the same numbers to the last bit: nothing was changed
                 out.append(self.rows(block.set, items, [condition], clean))
         edited = sorted((c for c in block.conditions if not c.clean), key=lambda c: c.layer)
+
+        def run(part: Sequence[Condition]) -> pd.DataFrame:
+            edits = per_row([c.edits for c in part], np.repeat(np.arange(len(part)), whole))
+            told = [c * whole + i for c in range(len(part)) for i in at]
+            return self.rows(block.set, items, part, replay.run(edits, len(part), told))
+
         for part in _parts(edited, size):
-            edits = per_row([c.edits for c in part], np.repeat(np.arange(len(part)), n))
             replay.forget(part[0].layer)
-            out.append(self.rows(block.set, items, part, replay.run(edits, len(part))))
+            out += in_halves(run, part, halved, n)
         return out
 
     @staticmethod

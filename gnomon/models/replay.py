@@ -150,12 +150,13 @@ class Replay:
         """Drop the kept streams below a layer, for sweeps that go up the layers."""
         self._streams = {layer: x for layer, x in self._streams.items() if layer >= below}
 
-    def run(self, edits: Sequence[Intervention] = (), copies: int = 1) -> Scored:
-        """Score `copies` repetitions of the batch under edits: row i of copy c is row c * len(self) + i to them."""
+    def run(self, edits: Sequence[Intervention] = (), copies: int = 1, rows: Sequence[int] | None = None) -> Scored:
+        """Score `copies` repetitions of the batch under edits: row i of copy c is row c * len(self) + i to them, or
+        what `rows [copies * len(self)]` says."""
         active = [edit for edit in edits if edit.strength != 0]
         out = self.model.forward(
             self.tails * copies, edit=active, cache=self._cache(copies), start=self._start(active, copies),
-            prompt_lens=self.prompt_lens * copies,
+            prompt_lens=self.prompt_lens * copies, rows=rows,
         )  # fmt: skip
         assert out.resid is not None
         return self._score(out.resid, copies)
