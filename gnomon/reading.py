@@ -11,6 +11,7 @@ import math
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,10 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
         raise ValueError(f"a header of {length} bytes")
     file.seek(begin)
     reader = np.lib.format.read_array_header_1_0 if wide == 2 else np.lib.format.read_array_header_2_0
-    return reader(file, max_header_size=MAX_HEADER)
+    try:
+        return reader(file, max_header_size=MAX_HEADER)
+    except (SyntaxError, TokenError) as error:
+        raise ValueError(f"a header that is none: {error}") from None
 
 
 # ---------------------------------------------------------------- tables
