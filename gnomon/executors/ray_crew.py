@@ -69,7 +69,7 @@ class Crew:
         self.maps += 1
         payload = ray.put(pickle.dumps((worker, model_of(worker))))
         waiting, running = deque(range(len(shards))), dict[Any, tuple[Member, int]]()
-        tries, lost, deaths, seen = Counter[int](), list[str](), 0, time.monotonic()
+        tries, lost, deaths, done, seen = Counter[int](), list[str](), 0, 0, time.monotonic()
         wanted = min(workers, len(shards))
         try:
             while waiting or running:
@@ -77,7 +77,7 @@ class Crew:
                 self._hand_out(payload, shards, waiting, running, watch)
                 if self.members:
                     seen = time.monotonic()
-                elif time.monotonic() - seen > self.patience or deaths > wanted * (self.retries + 1):
+                if deaths > wanted * (self.retries + 1) or time.monotonic() - seen > self.patience:
                     lost.append(self._nobody(deaths))
                     break
                 for ref in ray.wait([*running, *self.joining], num_returns=1, timeout=1.0)[0]:
@@ -96,7 +96,7 @@ class Crew:
                         raise value
                     if kind == "error":
                         raise RuntimeError(f"worker {member.name} failed on {label(shards[index])}:\n{value}")
-                    deaths = 0
+                    deaths, done = 0, done + 1
                     tell(watch, ShardEvent("done", member.name, shards[index]))
                     if member.shards:
                         tell(watch, ShardEvent("start", member.name, shards[member.shards[0]]))
@@ -105,10 +105,9 @@ class Crew:
             for member in [member for member in self.members if member.shards]:
                 self._dismiss(member)
         if lost:
-            missing = len(waiting) + sum(1 for index in tries if tries[index] > self.retries)
             raise UserError(
                 "; ".join(lost),
-                f"{missing} of {len(shards)} shards are missing",
+                f"{len(shards) - done} of {len(shards)} shards are missing",
                 "finished shards are kept: run the same command again, with more memory for each worker if it ran out",
             )
 
@@ -197,7 +196,7 @@ class Crew:
         if self.turned_away:
             return f"no worker is left: {'; '.join(dict.fromkeys(self.turned_away))}"
         if deaths:
-            return f"no worker is left: {deaths} died one after another"
+            return f"{deaths} workers died one after another, and none finished a shard"
         return f"no worker could start within {self.patience:g} s: the cluster has no room for {needs(self.options)}"
 
 
