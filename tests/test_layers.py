@@ -65,6 +65,8 @@ TOGETHER = (
     ("config", "entries", "overrides", "describe"),
     (
         "run",
+        "make",
+        "repair",
         "plan",
         "planned",
         "decide",

@@ -23,7 +23,7 @@ from gnomon.lock import OWNER, Lock, study_lock
 ROOT = Path(__file__).parent.parent
 
 
-def note(folder: Path, age: float = 0, **changes: Any) -> Path:
+def note(folder: Path, age: float = 0.0, **changes: Any) -> Path:
     """An owner's file as another run would have left it, last touched `age` seconds ago."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / OWNER
@@ -127,20 +127,20 @@ def test_a_zombie_is_dead(tmp_path: Path, away: None):
     {"host": "elsewhere", "boot": "x"}, {"boot": "x"}, {"namespace": "pid:[1]"}, {"host": "elsewhere"},
 ])  # fmt: skip
 def test_one_that_cannot_be_asked_after_is_dead_after_minutes_of_silence(tmp_path: Path, away: None, who: Any):
-    note(tmp_path, age=lock.SILENCE - 60, pid=1, **who)
+    note(tmp_path, lock.SILENCE - 60, **{"pid": 1, **who})
     said = refused(tmp_path)
     assert f"host {who.get('host', socket.gethostname())}, pid 1" in said
     if "boot" in who:
         assert "last sign of life 240 s ago" in said or "last sign of life 241 s ago" in said
         assert f"or delete {tmp_path / OWNER}" in said
-    note(tmp_path, age=lock.SILENCE + 60, pid=1, **who)
+    note(tmp_path, lock.SILENCE + 60, **{"pid": 1, **who})
     with study_lock(tmp_path):
         assert owner(tmp_path)["pid"] == os.getpid()
 
 
 def test_on_a_local_disk_a_free_flock_proves_that_the_owner_is_gone(tmp_path: Path):
     for who in ({"namespace": "pid:[1]"}, {"host": "container-7"}, {"boot": "before the restart"}):
-        note(tmp_path, **who)
+        note(tmp_path, 0, **who)
         with study_lock(tmp_path):
             pass
     note(tmp_path, host="elsewhere", boot="x")  # another kernel, whose flock this one may not see
