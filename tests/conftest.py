@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from collections import Counter
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: a process a core, each with one thread
@@ -34,3 +36,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; the order within a file, and of the others, stays."""
     place = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the long fault tests did to studies, in all."""
+    kills, signals, redone = Counter[str](), Counter[str](), 0
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            if name == "faults":
+                record = json.loads(value)
+                kills.update(record["kills"])
+                signals.update(record["signals"])
+                redone += record["redone"]
+    if kills:
+        terminalreporter.section("faults")
+        terminalreporter.write_line(f"{sum(kills.values())} kills, {redone} shards begun once more")
+        for counts in (kills, signals):
+            terminalreporter.write_line("  ".join(f"{name} {n}" for name, n in counts.most_common()))

@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -21,35 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from gnomon.store import Artifact, Study
+from tests.faults_study import STEPS, cut, study
 from tests.stepping import data_files
 from tests.tiny import tiny_folder
 
 ROOT = Path(__file__).parent.parent
-STEPS = ("generate", "capture", "train_dictionary", "features", "patch_features")
-SEPARATE = ("train_dictionary", "features")
-"""Steps without shards: training goes on from its checkpoint, the search of features is one piece of seconds."""
-KEPT = {"sites": ["resid_post.1", "resid_post.2"], "positions": ["last_prompt", "all"]}
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 LONG = 120.0
-
-
-def study(model: str, rows: int = 120, workers: int = 1) -> dict[str, Any]:
-    """Every kind of work: shards of answers, of activations, a training with checkpoints, a search, and patches."""
-    return {
-        "model": model, "device": "cpu", "threads": 1, "executor": {"local": {"workers": workers}},
-        "steps": [
-            {"generate": {"task": "tests.own_tasks:Letters", "n": rows, "max_new_tokens": 6, "temperatures": [1.0],
-                          "shard_rows": 8, "batch_size": 4, "splits": "40/20/40", "capture": KEPT}},
-            {"capture": {"sites": "z.*", "positions": ["all"]}},
-            {"train_dictionary": {"sites": ["resid_post.2"], "latents": 64, "k": 4, "steps": 150, "batch": 64,
-                                  "checkpoint_every": 20, "loss_rows": 4, "draws": 200},
-             "from": {"activations": "generate"}},
-            {"features": {"per_layer": 5, "top": 1, "permutations": 19, "random": 19, "draws": 200, "folds": 3,
-                          "pages": 1, "probes": False, "keep": 20, "general_text": None, "nested_below": 0}},
-            {"patch_features": {"top": 2, "trials": 20, "controls": 2, "flips": 999, "draws": 200, "batch_size": 4,
-                                "max_new_tokens": 3}},
-        ],
-    }  # fmt: skip
 
 
 @functools.cache
@@ -247,11 +226,6 @@ def leftovers(out: Path) -> list[str]:
     return sorted(str(path.relative_to(out)) for path in found)
 
 
-def cut(content: dict[str, Any], last: str) -> dict[str, Any]:
-    """The study up to step `last`."""
-    return content | {"steps": content["steps"][: STEPS.index(last) + 1]}
-
-
 def prepared(root: Path, whole: Study, content: dict[str, Any], last: str, tally: Tally | None = None) -> Ordeal:
     """An ordeal whose steps before `last` are there already: what is killed is `last`."""
     ordeal = Ordeal(root, cut(content, last), tally)
@@ -291,3 +265,18 @@ def random_kills(ordeal: Ordeal, step: str, seconds: float, draw: random.Random,
             break
         kills += 1
     return kills
+
+
+def refused(first: Life, second: Life) -> tuple[Life, Life]:
+    """(the run that goes on, the one that was refused), once one was; the message names host and process."""
+    import time
+
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        for lost, won in ((first, second), (second, first)):
+            if lost.process.exitcode == 2:
+                assert f"is being written by host {socket.gethostname()}, pid {won.process.pid}, since" in lost.text()
+                return won, lost
+            assert lost.process.exitcode in (None, 0), lost.text()
+        time.sleep(0.01)
+    raise AssertionError(f"neither was refused\n{first.text()}\n{second.text()}")

@@ -19,19 +19,8 @@ import pytest
 
 from gnomon.store import Study
 from tests.faults_calls import Strike
-from tests.faults_life import (
-    ROOT,
-    SIGNALS,
-    STEPS,
-    Life,
-    Ordeal,
-    Tally,
-    cut,
-    prepared,
-    random_kills,
-    reference,
-    same,
-)
+from tests.faults_life import ROOT, SIGNALS, Life, Ordeal, Tally, prepared, random_kills, reference, same
+from tests.faults_study import STEPS, cut
 
 pytestmark = pytest.mark.faults
 EACH = {"generate": 20, "capture": 20, "train_dictionary": 10, "features": 20, "patch_features": 20}

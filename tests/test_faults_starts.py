@@ -5,30 +5,15 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 from pathlib import Path
 
 import pytest
 
 from gnomon.store import Study
-from tests.faults_life import Life, Ordeal, cut, reference, same
+from tests.faults_life import Ordeal, reference, refused, same
+from tests.faults_study import cut
 
 pytestmark = pytest.mark.faults
-
-
-def refused(first: Life, second: Life) -> tuple[Life, Life]:
-    """(the run that goes on, the one that was refused), once one was; the message names host and process."""
-    import time
-
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        for lost, won in ((first, second), (second, first)):
-            if lost.process.exitcode == 2:
-                assert f"is being written by host {socket.gethostname()}, pid {won.process.pid}, since" in lost.text()
-                return won, lost
-            assert lost.process.exitcode in (None, 0), lost.text()
-        time.sleep(0.01)
-    raise AssertionError(f"neither was refused\n{first.text()}\n{second.text()}")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
