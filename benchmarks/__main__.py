@@ -19,7 +19,8 @@ from benchmarks.processes import ROOT, environment
 from benchmarks.results import markdown
 from benchmarks.timing import RUNS, Row
 
-NAMES = ("capture", "generate", "memory", "store", "second_order", "agreement", "grading", "pathways", "token_nulls")
+NAMES = ("capture", "generate", "memory", "store", "second_order", "agreement", "grading", "pathways", "token_nulls",
+         "scaling")  # fmt: skip
 PEERS = "lenses"
 MINUTES = 25
 """What a whole run may take; a benchmark that would pass it is stopped, which misses its goals."""

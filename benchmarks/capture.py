@@ -4,7 +4,7 @@ Ours: the worker of the step `capture` (sorted batches, no attention mask, no vo
 are kept as ragged float32 arrays, checked to be finite. Peers: Hugging Face forward hooks on padded batches of 8 in
 the order of the data set, values kept ragged too; with vocabulary logits, as one calls a model, and with the body only.
 The bare body runs our own batches and keeps nothing. To disk: the worker's shards with sha256, fsync and markers,
-against the hooks and `np.save` of each padded batch, for the first 48 prompts.
+against the hooks and `np.save` of each padded batch, for the first 48 prompts. With a CUDA device, its share of peak.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import peers, setting
+from benchmarks import capture_gpu, peers, setting
 from benchmarks.prompts import padding
 from benchmarks.timing import Row, cpu_row, interleave, main
 
@@ -30,6 +30,9 @@ LAYERS = (0, 14, 29)
 
 def rows(runs: int) -> Iterator[Row]:
     """The rows of this benchmark."""
+    import torch
+
+    gpu = torch.cuda.is_available()
     here, few = setting.load(128), setting.load(FEW)
     hf, tokens = here.model.hf, here.tokens
     shards = setting.texts_of(here)
@@ -79,6 +82,7 @@ def rows(runs: int) -> Iterator[Row]:
     note = (
         f"{sum(lengths)} tokens, {per_token:.2f} cpu ms a token; padded/real {ours:.2f} against "
         f"{padding(lengths, BATCH):.2f}; values differ by at most {apart:.0e} of their largest"
+        f"{'' if gpu else '; no CUDA device, so its share of peak is not measured'}"
     )
     yield cpu_row("capture / HF forward hooks", times["ours"], times["hooks"], 0.6, note=note)
     yield cpu_row("capture / HF hooks, body only", times["ours"], times["body"], 0.75)
@@ -89,6 +93,8 @@ def rows(runs: int) -> Iterator[Row]:
         "capture on disk / ragged bytes", seen["disk"] / few.value_bytes, 1.02, runs=1, ours=seen["disk"],
         theirs=few.value_bytes, unit="bytes", note=f"np.save of padded batches: {seen['hooks disk']} bytes",
     )  # fmt: skip
+    if gpu:
+        yield capture_gpu.row()
 
 
 if __name__ == "__main__":

@@ -61,9 +61,11 @@ class Setting:
         return sum(map(len, self.tokens)) * self.model.n_layers * self.model.d_model * 4
 
 
-def load(n: int, model: str = MODEL, batch_size: int = 16, shard_rows: int = 50) -> Setting:
-    """Load the model on the CPU, tokenise `n` prompts and plan them as `generate` does by default."""
-    spec = ModelSpec(model, device="cpu")
+def load(
+    n: int, model: str = MODEL, batch_size: int = 16, shard_rows: int = 50, device: str = "cpu", dtype: str = "float32"
+) -> Setting:
+    """Load the model (on the CPU), tokenise `n` prompts and plan them as `generate` does by default."""
+    spec = ModelSpec(model, device=device, dtype=dtype)
     loaded = spec.load()
     texts = prompts(n)
     tokens = [loaded.tokenize(text) for text in texts]
