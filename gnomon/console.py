@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,26 @@ class ScreenHandler(logging.Handler):
         self.screen.line(mark + record.getMessage(), style)
 
 
+class LogFile(logging.FileHandler):
+    """run.log. A disk that takes no more of it is said once; it does not stop the run, which meets the disk itself."""
+
+    def __init__(self, file: Path, screen: Screen) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.screen, self.said = screen, False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.said:
+            self.said = True
+            self.screen.line(f"warning: {self.baseFilename} cannot be written: {error.strerror or error}", "yellow")
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 def level_number(level: str) -> int:
     """The number of a level's name; UserError for an unknown one."""
     if level.lower() not in LEVELS:
@@ -101,7 +121,7 @@ def logged(file: Path | None, level: str, screen: Screen) -> Iterator[logging.Lo
     handlers: list[logging.Handler] = [ScreenHandler(screen, level_number(level))]
     if file is not None:
         try:
-            handlers.append(logging.FileHandler(file, encoding="utf-8"))
+            handlers.append(LogFile(file, screen))
         except OSError as error:
             raise disk_error(file, error) from error
         handlers[-1].setFormatter(JsonLines())

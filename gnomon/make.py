@@ -93,7 +93,7 @@ def _inputs(planned: Planned, out: Path) -> dict[str, Any]:
 
 
 def _model(planned: Planned) -> dict[str, Any]:
-    """What the step ran on; UserError where its weights are no longer those that the step was planned with."""
+    """What the step ran on: how it was loaded, its sizes and its fingerprint; {} where it used no model."""
     if not planned.step.uses_model:
         return {}
     return asdict(planned.spec) | planned.spec.facts()

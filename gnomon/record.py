@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from gnomon import machine
 from gnomon.disk import write_bytes, write_json
+from gnomon.errors import UserError
 from gnomon.planned import BACK, KEEP, Plan, Planned
 from gnomon.provenance import source
 from gnomon.store import Artifact
@@ -65,11 +66,9 @@ class Record:
         """Within: the run. run.json is written when it is left."""
         try:
             yield
-        except KeyboardInterrupt:
-            self.write("interrupted")
-            raise
-        except BaseException:
-            self.write("failed")
+        except BaseException as error:
+            with suppress(UserError):  # a disk that is full for the step is full for its record: the first is told
+                self.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
             raise
         self.write("finished")
 

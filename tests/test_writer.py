@@ -249,3 +249,12 @@ def test_a_broken_folder_is_set_aside_under_another_name(tmp_path: Path):
     set_aside(tmp_path, "generate")
     assert [p.name for p in (tmp_path / ".old").iterdir()] == ["generate-broken"]
     assert not bring_back(tmp_path, "generate", F)
+
+
+def test_a_log_that_the_disk_does_not_take_is_said_once(capsys: pytest.CaptureFixture[str]):
+    from gnomon.console import Screen, logged
+
+    with logged(Path("/dev/full"), "error", Screen(terminal=False)) as log:
+        log.info("one")
+        log.info("two")
+    assert capsys.readouterr().err == "warning: /dev/full cannot be written: No space left on device\n"
