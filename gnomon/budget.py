@@ -81,7 +81,8 @@ def _refuse_memory(plan: Plan, planned: Planned) -> None:
             f"{what} needs about {size(need.ram)} of memory{uses}, but {size(free) or '0 B'} are free here", "",
             f"{do(need.ram, free, False)}; or end what else runs, or say in limits.ram_gb how much may be used",
         )  # fmt: skip
-    free = free_device_memory(planned.spec.device) if limits.gpu_gb is None and need.gpu else None
+    spread = planned.spec.device_map != "none"  # what does not fit goes to other devices and to main memory
+    free = free_device_memory(planned.spec.device) if limits.gpu_gb is None and need.gpu and not spread else None
     if free is not None and need.gpu > free:
         raise UserError(
             f"{what} needs about {size(need.gpu)} of a GPU's memory{uses}, but {size(free) or '0 B'} are free on it",

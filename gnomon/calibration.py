@@ -93,6 +93,7 @@ def kept_in(spec: ModelSpec, threads: int) -> Path:
     versions = machine.versions()
     key = {
         "model": spec.facts()["fingerprint"], "dtype": spec.dtype, "device": machine.device_class(spec.device),
+        "spread": [spec.device_map, spec.max_memory],
         "threads": threads, "machine": {k: machine.machine()[k] for k in ("processor", "instructions", "cores")},
         "versions": {name: versions.get(name, "") for name in ("gnomon", "torch", "transformers")},
     }  # fmt: skip
@@ -196,19 +197,19 @@ def findings(job: Job, until: float, say: Callable[[dict[str, Any]], None]) -> N
     model = job.spec.load()
     say({"load": round(time.perf_counter() - clock, 3)})
     prompts = _prompts(job, model)
+    model.generate([row[:2] for row in prompts[:2]], max_new_tokens=2)  # what is set up at first is not counted
     clock, used = time.perf_counter(), time.process_time()
     prefill = _seconds(lambda: _whole(model, prompts), min(3.0, left()))
     share = (time.process_time() - used) / (time.perf_counter() - clock) / job.threads
     shape = {"prefill": sum(map(len, prompts)) / prefill, "busy": model.device.type == "cpu" and share < OWN}
     say({"shapes": {job.shape: shape}})
-    if left() > 0:
-        first = _seconds(lambda: model.generate(prompts, max_new_tokens=1), 0)
-        tokens, seconds = _decoded(model, prompts, first)
-        say({"shapes": {job.shape: shape | {"decode": tokens / seconds}}})
     if speed := write_speed(Path(job.folder)):
         say({"write": speed})
     if job.step and left() > 0:
         _try(job, left, say)
+    if left() > prefill:
+        tokens, seconds = _decoded(model, prompts, prefill)
+        say({"shapes": {job.shape: shape | {"decode": tokens / seconds}}})
 
 
 def _prompts(job: Job, model: Any) -> list[list[int]]:
@@ -226,8 +227,7 @@ def _whole(model: Any, prompts: list[list[int]]) -> None:
 
 
 def _seconds(work: Callable[[], Any], most: float) -> float:
-    """Seconds of a call: the median of as many as fit into `most`, five at most, after one that is not counted."""
-    work()
+    """Seconds of a call: the median of as many as fit into `most`, one at least, five at most."""
     times: list[float] = []
     while not times or (sum(times) < most and len(times) < 5):
         clock = time.perf_counter()
@@ -236,11 +236,11 @@ def _seconds(work: Callable[[], Any], most: float) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def _decoded(model: Any, prompts: list[list[int]], first: float) -> tuple[int, float]:
-    """Tokens after the first of each row, and their seconds."""
+def _decoded(model: Any, prompts: list[list[int]], prefill: float) -> tuple[int, float]:
+    """Tokens after the first of each row, and their seconds: those of answers without those of their prompts."""
     clock = time.perf_counter()
     out = model.generate(prompts, max_new_tokens=1 + STEPS)
-    seconds = time.perf_counter() - clock - first
+    seconds = time.perf_counter() - clock - prefill
     tokens = sum(max(0, len(response.token_ids) - 1) for response in out.rows)
     return max(1, tokens), max(seconds, 1e-6)
 

@@ -60,13 +60,28 @@ def _needs(plan: Plan, step: Step, spec: ModelSpec, cost: Cost, count: int) -> N
     if not step.uses_model:
         return Needs(PLAIN + own, 0, 1)
     driver, loading, devices = PROCESS if count > 1 else 0, int(LOADING * weights), accelerators(spec.device)
+    if spec.device_map != "none":
+        each = devices if count == 1 else max(1, getattr(plan.loaded.executor, "gpus", 1))
+        on_device, here = _spread(spec, weights, each if devices else 0)
+        sharing = -(-count * each // devices) if devices else 0
+        own_ram = 0 if devices else own
+        return Needs(driver + count * (PROCESS + here + own_ram), sharing * (on_device + own), count)
     if not devices:
         return Needs(driver + count * (PROCESS + max(loading, weights + own)), 0, count)
-    each = 1  # devices that one worker has its model on
-    if getattr(spec, "device_map", "none") != "none":
-        each = devices if count == 1 else max(1, getattr(plan.loaded.executor, "gpus", 1))
-    sharing = -(-count * each // devices)
-    return Needs(driver + count * (PROCESS + loading), sharing * (-(-weights // each) + own), count)
+    return Needs(driver + count * (PROCESS + loading), -(-count // devices) * (weights + own), count)
+
+
+def _spread(spec: ModelSpec, weights: int, devices: int) -> tuple[int, int]:
+    """Bytes of a model's weights on the fullest of the `devices` that it is spread over, and in main memory.
+
+    Where `max_memory` is given, each place takes no more than it says, and the disk what is over.
+    """
+    most = dict(spec.max_memory)
+    rooms = [int(size) for name, size in most.items() if name != "cpu"] if most else [weights] * devices
+    rooms = rooms[:devices]
+    full = min(-(-weights // len(rooms)), max(rooms)) if rooms else 0
+    rest = max(0, weights - sum(rooms))
+    return full, min(rest, int(most.get("cpu", 0 if most else rest)))
 
 
 @dataclass(frozen=True)

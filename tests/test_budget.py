@@ -86,7 +86,8 @@ def test_a_plan_writes_nothing_and_says_what_it_costs(tmp_path: Path):
     go(tmp_path / "s")
     later = plan(tmp_path / "s", BASIC, "count.n=24")
     seconds = Artifact(tmp_path / "s" / "count").meta["seconds"]
-    assert timing.estimates(later)["count"] == timing.Estimate(pytest.approx(2 * seconds), timing.EARLIER, 120)
+    found = timing.estimates(later)["count"]
+    assert (found.seconds, found.by, found.tokens) == (pytest.approx(2 * seconds), timing.EARLIER, 120)
     assert "no earlier run" in budget.rows(later)[-1][-1]
     assert budget.rows(plan(tmp_path / "s"))[-1][-1] == "0 of 3 steps to make"
 
@@ -122,6 +123,26 @@ def test_memory_counts_the_driver_and_every_worker(
     assert found.ram == ram[0] * needs.PROCESS + ram[1] * held
     assert found.gpu == gpu[0] * model + gpu[1] * own
     assert found.workers == workers
+
+
+@pytest.mark.parametrize(("devices", "most", "on_gpu", "in_ram"), [
+    (4, {}, 0.25, 0.0), (2, {}, 0.5, 0.0), (0, {}, 0.0, 1.0), (0, {"cpu": 0.4}, 0.0, 0.4),
+    (2, {0: 0.3, 1: 0.2}, 0.3, 0.0), (2, {0: 0.3, 1: 0.2, "cpu": 0.4}, 0.3, 0.4),
+    (2, {0: 0.3, 1: 0.2, "cpu": 0.6}, 0.3, 0.5),
+])  # fmt: skip
+def test_a_model_that_is_spread_takes_what_each_place_may_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: int, most: dict[Any, float], on_gpu: float, in_ram: float
+):
+    """Shares of the model on the fullest device and in main memory; what is over lies on the disk."""
+    monkeypatch.setattr(needs, "accelerators", lambda device: devices)
+    planned = plan(tmp_path, generating() | {"device": "auto"})
+    step = planned.steps[0]
+    model, own = step.spec.facts()["memory_bytes"], step.node.cost.memory_bytes
+    places = tuple((name, int(share * model)) for name, share in most.items())
+    step.spec = replace(step.spec, device_map="auto", max_memory=places)
+    found = needs.needs(planned, step)
+    assert found.gpu == pytest.approx(on_gpu * model + own if devices else 0, abs=2)
+    assert found.ram == pytest.approx(needs.PROCESS + in_ram * model + (0 if devices else own), abs=2)
 
 
 def test_a_step_without_the_model_needs_no_torch(tmp_path: Path):
@@ -267,7 +288,8 @@ def test_how_long_answers_are_is_read_from_a_finished_generation(tmp_path: Path)
     planned = plan(tmp_path, generating())
     assert [p.action for p in planned.steps] == ["keep", "make"]
     kept(planned, shapes={"8x32": {"prefill": 1000.0, "decode": 50.0}})
-    totals = Study(tmp_path)["generate"].table("totals").set_index("name")["value"]
+    table = Study(tmp_path)["generate"].table("totals")
+    totals = dict(zip(table["name"], table["value"], strict=True))
     assert 0 < totals["response_tokens"] < planned.steps[0].node.cost.new_tokens  # some answers ended early
     wanted = totals["prompt_tokens"] + totals["response_tokens"]
     assert timing.estimates(planned)["capture"].tokens == pytest.approx(wanted, abs=1)
@@ -297,11 +319,11 @@ def test_everything_is_measured_and_then_known(tmp_path: Path, family: str):
     job = job_of(tmp_path, family)
     assert (job.batch, job.length, job.step) == (8, 32, "generate")
     found: dict[str, Any] = {}
-    calibration.findings(job, time.time() + 60, lambda part: calibration.join(found, part))
+    calibration.findings(job, time.time() + 9e9, lambda part: calibration.join(found, part))
     (trial,) = found["trials"].values()
     assert trial["of"] == 40
-    assert trial["rows"] in (32, 40)  # the time is not up before all batches were tried, but 64 rows are enough
-    assert 0 < trial["seconds"] < 10
+    assert trial["rows"] == 40  # the time is not up before all batches were tried
+    assert trial["seconds"] > 0
     assert 0 < trial["new_tokens"] <= trial["rows"] * 12
     (shape,) = found["shapes"].values()
     assert min(found["load"], found["write"], shape["prefill"], shape["decode"]) > 0
