@@ -67,7 +67,7 @@ def study(workers: int, threads: int) -> dict[str, Any]:
     task = {"capitals": {}}
     answer = {"task": task, "max_new_tokens": NEW, "shard_rows": SHARD, "batch_size": SHARD}
     steps: list[dict[str, Any]] = [
-        {"generate": answer | {"n": 2, "shard_rows": 1, "max_new_tokens": 2}, "as": "start"},
+        {"generate": answer | {"n": 6, "shard_rows": 3, "max_new_tokens": 2}, "as": "start"},
         {"generate": answer | {"n": QUESTIONS}},
         {"capture": {"sites": "resid_post.*", "positions": ["all"]}, "from": "generate"},
     ]
