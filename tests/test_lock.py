@@ -256,7 +256,7 @@ sys.exit(max(codes))
 
 @pytest.mark.parametrize("kind", ["network", "local"])
 def test_of_many_takers_at_once_exactly_one_wins(tmp_path: Path, kind: str):
-    rounds, takers = 20, 4
+    rounds, takers = 10, 4
     for i in range(rounds):
         note(tmp_path / str(i), age=lock.SILENCE + 1, host="elsewhere", boot="x")
     arguments = [str(tmp_path), kind, str(rounds), str(takers), str(time.time() + 0.8)]
