@@ -134,6 +134,7 @@ def test_two_nodes_write_the_bytes_of_one_process(cluster: Any, whole: Study, tm
     assert len({text.rpartition("node ")[2] for text in workers}) == 2, "one on each node"
     assert any("room for 2 of 2 workers on 2 nodes" in line["message"] for line in lines)
     assert "raylet" not in said
+    assert "_ray" not in (tmp_path / "out" / "run.log").read_text()
     assert not list((tmp_path / "out").glob(".ray-*"))
     assert not (tmp_path / "out" / "generate").is_symlink()
 

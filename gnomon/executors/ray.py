@@ -199,10 +199,12 @@ class Ray(BaseModel):
         """The module ray, connected to the cluster; one that the caller is connected to already is used and left so."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        records = logging.getLogRecordFactory()
         try:
             import ray
         except ImportError as error:
             raise UserError(f"executor ray needs the package ray ({error})", "", "pip install 'gnomon[ray]'") from None
+        logging.setLogRecordFactory(records)  # Ray's own adds a field of its own to every line of run.log
         if ray.is_initialized():
             return ray
         _reachable(self.address)
