@@ -8,7 +8,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from gnomon.errors import unknown
 from gnomon.report.formats import is_missing
@@ -19,11 +18,7 @@ _READ: WeakKeyDictionary[Artifact, dict[tuple[str, ...], pd.DataFrame]] = WeakKe
 
 def columns(artifact: Artifact, table: str) -> list[str]:
     """Column names of a table, from the header of its first file alone; an unknown table is a UserError."""
-    whole, folder = artifact.path / f"{table}.parquet", artifact.path / table
-    first = whole if whole.is_file() else next(iter(sorted(folder.glob("*.parquet"))), None)
-    if first is None:
-        raise unknown(f"table of step {artifact.name}", table, artifact.tables())
-    return list(pq.read_schema(first).names)
+    return list(artifact.schema(table).names)
 
 
 def read(artifact: Artifact, table: str, names: Iterable[str] | None = None) -> pd.DataFrame:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gnomon.halving import marked, run_halving
 from gnomon.models.batching import plan
+from gnomon.reading import read_table
 from gnomon.rows.confidence_prompts import COLUMNS, FILLERS, Asked, ask_about, without_content
 from gnomon.rows.confidence_read import Question, Stated, Stating, read_batch
 from gnomon.rows.confidence_scale import BINNED
@@ -165,7 +165,7 @@ def lines_of(source: Path, rows: Sequence[int], graded: bool = False) -> dict[in
     wanted = set(rows)
     stamp = (source / META).stat().st_mtime_ns  # a folder may be made anew while this process lives
     files = [f for f, low, high in _ranges(source, stamp) if low <= max(wanted) and high >= min(wanted)]
-    parts = [pq.read_table(f, columns=columns, filters=[("row", "in", wanted)]) for f in files]
+    parts = [read_table(f, columns, filters=[("row", "in", wanted)]) for f in files]
     found = {int(line["row"]): line for part in parts for line in part.to_pylist()}
     return dict(sorted(found.items()))
 
@@ -175,7 +175,7 @@ def _ranges(source: Path, stamp: int) -> list[tuple[Path, int, int]]:
     """Files of the generations table with the first and the last row in each: a shard reads those it needs."""
     out = []
     for path in sorted((source / "generations").glob("*.parquet")):
-        rows = pq.read_table(path, columns=["row"]).column("row").to_numpy()
+        rows = read_table(path, ["row"]).column("row").to_numpy()
         if len(rows):
             out.append((path, int(rows.min()), int(rows.max())))
     return out

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from gnomon.errors import UserError
 from gnomon.halving import marked, run_halving
 from gnomon.models.batching import padding, plan
+from gnomon.reading import read_table
 from gnomon.rows.gather import Gather, Where, from_forward
 from gnomon.rows.positions import span_of
 from gnomon.step import ModelSpec
@@ -59,7 +58,7 @@ class Forcer:
         """Capture the rows of one shard file and write them under `index`, the marker last."""
         index, stem = shard
         began = time.perf_counter()
-        lines = pq.read_table(self.source / "generations" / f"{stem}.parquet", columns=list(COLUMNS)).to_pylist()
+        lines = read_table(self.source / "generations" / f"{stem}.parquet", COLUMNS).to_pylist()
         same_prompts(self.model.tokenizer, lines)
         texts = needed(lines, self.positions)
         gather = Gather(self.model, [Site.parse(s) for s in self.sites], self.positions, self.dtype)

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gnomon.errors import UserError
-from gnomon.reading import load_array
+from gnomon.reading import load_array, read_table, table_schema
 from gnomon.rows.table import SCHEMA
 from gnomon.sites import RAGGED
 from gnomon.store import Artifact
@@ -93,7 +92,7 @@ def copies(
     kept = dtype or str((source.options.get("capture") or {}).get("dtype", "float32"))
     named = tuple((str(site), position) for site, position in pairs)
     return [
-        Copied(source.path, file.stem, name, row_shift, index_shift, named, kept, pq.read_metadata(file).num_rows)
+        Copied(source.path, file.stem, name, row_shift, index_shift, named, kept, table_schema(file)[1])
         for file in sorted((source.path / "generations").glob("*.parquet"))
     ]
 
@@ -102,7 +101,7 @@ def copy_shard(out: Path, index: int, copied: Copied) -> dict[str, Any]:
     """Write one copied shard with its marker."""
     began = time.perf_counter()
     shard = Writer.attach(out).shard(index)
-    table = pq.read_table(copied.path / "generations" / f"{copied.file}.parquet").cast(SCHEMA)
+    table = read_table(copied.path / "generations" / f"{copied.file}.parquet").cast(SCHEMA)
     shard.table("generations", _renamed(table, copied))
     base, size = copied.path / "activations", 0
     for site, position in copied.pairs:
