@@ -7,18 +7,22 @@ A halved batch has other neighbours, so its numbers agree with the plan's within
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from gnomon.errors import UserError
 
+log = logging.getLogger("gnomon")
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run_halving(work: Callable[[Sequence[T]], list[R]], batch: Sequence[T], halved: list[int]) -> list[R]:
+def run_halving(work: Callable[[Sequence[T]], list[R]], batch: Sequence[T], halved: list[int] | None) -> list[R]:
     """`work(batch)`, or the joined results of its halves where memory ran out; the sizes that failed join `halved`.
+
+    halved: None where no marker is written: the log says so at once.
 
     UserError where one row alone does not fit; any other error of the work passes.
     """
@@ -33,7 +37,7 @@ def run_halving(work: Callable[[Sequence[T]], list[R]], batch: Sequence[T], halv
         ) from error  # fmt: skip
 
 
-def in_halves(work: Callable[[Sequence[T]], R], batch: Sequence[T], halved: list[int], each: int = 1) -> list[R]:
+def in_halves(work: Callable[[Sequence[T]], R], batch: Sequence[T], halved: list[int] | None, each: int = 1) -> list[R]:
     """The same for work that gives one thing a batch: what each part gave, in order.
 
     A single item that does not fit raises the device's own error: the batch around it may still be halved. each: rows
@@ -45,7 +49,10 @@ def in_halves(work: Callable[[Sequence[T]], R], batch: Sequence[T], halved: list
         if len(batch) < 2 or not out_of_memory(error):
             raise
     release_memory()  # behind the except: the error holds the frames, and they the tensors
-    halved.append(len(batch) * each)
+    if halved is None:
+        log.warning("a batch of %d rows does not fit into memory: it runs in halves", len(batch) * each)
+    else:
+        halved.append(len(batch) * each)
     half = (len(batch) + 1) // 2
     return in_halves(work, batch[:half], halved, each) + in_halves(work, batch[half:], halved, each)
 
@@ -61,9 +68,10 @@ def out_of_memory(error: RuntimeError) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "can't allocate memory" in text
 
 
-def release_memory() -> None:
-    """Give memory back that nobody holds: cycles of objects, and what torch keeps of a device for later."""
-    gc.collect()
+def release_memory(cycles: bool = False) -> None:
+    """Give memory back that nobody holds: what torch keeps of a device for later; `cycles` of objects before."""
+    if cycles:
+        gc.collect()
     torch = sys.modules.get("torch")  # where it was never loaded there is nothing of it to give back
     if torch is None:
         return

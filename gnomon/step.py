@@ -60,7 +60,7 @@ class ModelSpec:
 
         if self not in _LOADED:
             _LOADED.clear()  # one model at a time: two would double the memory that the plan promised
-            release_memory()
+            release_memory(cycles=True)
             _LOADED[self] = load_model(
                 self.name,
                 adapter=self.adapter,

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from gnomon.causal.items import spread
 from gnomon.errors import UserError
+from gnomon.halving import run_halving
 from gnomon.interventions.base import Where, places
 from gnomon.methods.shuffled import unmasked
 from gnomon.sites import RAGGED
 from gnomon.step import Context, Inputs
 from gnomon.types import Site
+
+if TYPE_CHECKING:
+    from gnomon.models.model import Model
 
 MAX_TOKENS = 256
 """Leading tokens of a fit text that are measured at most, where its prompt is not as long."""
@@ -98,10 +103,15 @@ def _read(
         lengths = zip(part["token_ids"], part["prompt_len"], strict=True)
         texts = [[int(i) for i in ids][: read_length(int(p))] for ids, p in lengths]
         touched += [edited_tokens(where, len(t), int(p)) for t, p in zip(texts, part["prompt_len"], strict=True)]
-        out = model.forward(texts, read=sites)
-        for s in sites:
-            values[s].append(out.values(s).float().cpu().numpy())
+        for out in run_halving(lambda some: [_values(model, some, sites)], texts, None):
+            for s in sites:
+                values[s].append(out[s])
     return {s: np.concatenate(parts) for s, parts in values.items()}, np.concatenate(touched)
+
+
+def _values(model: Model, texts: Sequence[list[int]], sites: Sequence[Site]) -> dict[Site, np.ndarray]:
+    out = model.forward(texts, read=sites)
+    return {s: out.values(s).float().cpu().numpy() for s in sites}
 
 
 def activations(
@@ -133,10 +143,12 @@ def _captured_now(
         for batch in _batches(part, batch_size):
             pairs = zip(batch["token_ids"], batch["_end"], strict=True)
             texts = [[int(i) for i in ids][: int(end) + 1] for ids, end in pairs]
-            x = model.forward(texts, read=[site]).acts[site]
-            values[batch["_slot"].to_numpy()] = np.stack(
-                [x[i, len(text) - 1].float().cpu().numpy() for i, text in enumerate(texts)]
-            )
+
+            def read(some: Sequence[list[int]]) -> list[np.ndarray]:
+                x = model.forward(some, read=[site]).acts[site]
+                return [x[i, len(text) - 1].float().cpu().numpy() for i, text in enumerate(some)]
+
+            values[batch["_slot"].to_numpy()] = np.stack(run_halving(read, texts, None))
             advance(len(texts))
     return values, here
 

@@ -83,7 +83,7 @@ class Clean:
 
 def donated(
     model: Model, held: Mapping[int, tuple[View, ...]], wanted: Iterable[tuple[int, int, int]], layers: Sequence[int],
-    halved: list[int],
+    halved: list[int] | None = None,
 ) -> tuple[dict[tuple[int, int, int], torch.Tensor], dict[tuple[int, int], float]]:  # fmt: skip
     """Streams `[layers, d_model]` of (row, view, token), and what each of these views says by itself."""
     import torch

@@ -74,18 +74,21 @@ class Scorer:
         for batch in batched(block.items, self.batch_size):
 
             def scored(at: Sequence[int], batch: Sequence[Item] = batch) -> list[pd.DataFrame]:
-                return self.batch(batch, at, block, halved)
+                return self.batch(batch, block, at, halved)
 
             parts += run_halving(scored, range(len(batch)), halved)
         files = Writer.attach(self.path).shard(index)
         files.table("outcomes", pa.Table.from_pandas(pd.concat(parts), schema=SCHEMA, preserve_index=False))
         files.finish(marked(halved))
 
-    def batch(self, batch: Sequence[Item], at: Sequence[int], block: Block, halved: list[int]) -> list[pd.DataFrame]:
-        """Outcomes of some texts of a batch under every condition; edits are told their numbers in the whole batch."""
+    def batch(
+        self, batch: Sequence[Item], block: Block, at: Sequence[int] | None = None, halved: list[int] | None = None
+    ) -> list[pd.DataFrame]:
+        """Outcomes of a batch's texts (`at`: of some) under every condition; edits are told their numbers in it."""
         from gnomon.models.replay import Replay
 
-        items, whole = [batch[i] for i in at], len(batch)
+        at, whole = range(len(batch)) if at is None else at, len(batch)
+        items = [batch[i] for i in at]
         replay = Replay(
             self.model, [i.tokens for i in items], [i.keep for i in items], [i.score_from for i in items],
             [i.prompt_len for i in items],

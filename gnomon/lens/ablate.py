@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnomon.errors import UserError
+from gnomon.halving import run_halving
 from gnomon.lens.readout import Readout
 from gnomon.types import Progress, Site
 
@@ -36,6 +37,7 @@ def single_neuron_effects(
     last_k: int | None = None,
     batch_tokens: int = 4096,
     progress: Progress | None = None,
+    halved: list[int] | None = None,
 ) -> np.ndarray:
     """Change of the readout for every text and neuron: `[texts, neurons, K]` float64.
 
@@ -44,7 +46,7 @@ def single_neuron_effects(
     pairs = [(t, j) for t in range(len(texts)) for j in range(len(neurons))]
     found = paired_effects(
         model, texts, layer, [(t, neurons[j]) for t, j in pairs], readout, last_k=last_k, batch_tokens=batch_tokens,
-        progress=progress,
+        progress=progress, halved=halved,
     )  # fmt: skip
     return found.reshape(len(texts), len(neurons), -1)
 
@@ -59,6 +61,7 @@ def paired_effects(
     last_k: int | None = None,
     batch_tokens: int = 4096,
     progress: Progress | None = None,
+    halved: list[int] | None = None,
 ) -> np.ndarray:
     """The same for chosen pairs of (index of a text, neuron): `[pairs, K]` float64."""
     import torch
@@ -68,19 +71,24 @@ def paired_effects(
         raise UserError(f"a neuron of layer {layer} read after layer {readout.end}", "a readout at or after its layer")
     wanted = sorted({n for _, n in pairs})
     slot = {n: i for i, n in enumerate(wanted)}
-    clean = _clean(model, texts, layer, wanted, readout)
+    clean = _clean(model, texts, layer, wanted, readout, halved)
+    written = model.weights("W_out", layer)
     order = sorted(range(len(pairs)), key=lambda p: (len(texts[pairs[p][0]]), p))
     out: np.ndarray | None = None
-    for part in _parts(order, [len(texts[pairs[p][0]]) for p in order], batch_tokens):
+
+    def run(part: Sequence[int]) -> list[np.ndarray]:
         which = [pairs[p][0] for p in part]
         tokens = [texts[t] for t in which]
         width = max(len(t) for t in tokens)
         x = torch.zeros(len(part), width, model.d_model, dtype=model.dtype, device=model.device)
         for i, p in enumerate(part):
             t, n = pairs[p]
-            x[i, : len(texts[t])] = clean[t].without(model, layer, n, slot[n], last_k)
+            x[i, : len(texts[t])] = clean[t].without(model, layer, written[n], slot[n], last_k)
         found = _read(model, tokens, x, layer, readout, which)
-        values = (found - torch.stack([clean[t].base for t in which])).double().cpu().numpy()
+        return [(found - torch.stack([clean[t].base for t in which])).double().cpu().numpy()]
+
+    for part in _parts(order, [len(texts[pairs[p][0]]) for p in order], batch_tokens):
+        values = np.concatenate(run_halving(run, part, halved))
         if out is None:
             out = np.zeros((len(pairs), values.shape[1]))
         out[part] = values
@@ -100,19 +108,20 @@ class _Clean:
     before: Any = None
     after: Any = None
 
-    def without(self, model: Model, layer: int, neuron: int, slot: int, last_k: int | None) -> Any:
-        """resid_post `[T, d]` with one neuron at zero."""
+    def without(self, model: Model, layer: int, written: Any, slot: int, last_k: int | None) -> Any:
+        """resid_post `[T, d]` with one neuron at zero, of which `written [d]` is the row of W_out."""
         acts = self.acts[:, slot]
         if last_k is not None:
             acts = acts.clone()
             acts[: max(0, len(acts) - last_k)] = 0
-        taken = acts[:, None] * model.weights("W_out", layer)[neuron]
+        taken = acts[:, None] * written
         if self.before is None:
             return self.resid - taken
         return self.resid - self.after + model.norm("ln2_post", layer).apply(self.before - taken)
 
 
-def _clean(model: Model, texts: Sequence[Sequence[int]], layer: int, neurons: list[int], readout: Readout) -> list[Any]:
+def _clean(model: Model, texts: Sequence[Sequence[int]], layer: int, neurons: list[int], readout: Readout,
+           halved: list[int] | None) -> list[Any]:  # fmt: skip
     import torch
 
     order = sorted(range(len(texts)), key=lambda t: len(texts[t]))
@@ -120,8 +129,8 @@ def _clean(model: Model, texts: Sequence[Sequence[int]], layer: int, neurons: li
     sites = [Site("mlp_post", layer), Site("resid_post", layer), Site("resid_post", readout.end)]
     sites += [Site("mlp_out", layer)] if post else []
     out: list[Any] = [None] * len(texts)
-    for start in range(0, len(order), CLEAN_BATCH):
-        part = order[start : start + CLEAN_BATCH]
+
+    def run(part: Sequence[int]) -> list[None]:
         found = model.forward([texts[t] for t in part], read=sites)
         ends = torch.tensor(found.lengths, device=model.device) - 1
         where = torch.arange(len(part), device=model.device)
@@ -132,6 +141,10 @@ def _clean(model: Model, texts: Sequence[Sequence[int]], layer: int, neurons: li
             before = acts @ model.weights("W_out", layer) + model.weights("b_out", layer) if post else None
             after = found.acts[sites[3]][i, :n] if post else None
             out[t] = _Clean(found.acts[sites[1]][i, :n].clone(), acts[:, neurons].clone(), base[i], before, after)
+        return []
+
+    for start in range(0, len(order), CLEAN_BATCH):
+        run_halving(run, order[start : start + CLEAN_BATCH], halved)
     return out
 
 

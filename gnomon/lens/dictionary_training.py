@@ -18,6 +18,7 @@ from gnomon.dictionaries.check import require
 from gnomon.dictionaries.save import save_dictionary
 from gnomon.disk import write_bytes
 from gnomon.errors import UserError
+from gnomon.halving import run_halving
 from gnomon.lens import splice
 from gnomon.methods import dictionary_quality as quality
 from gnomon.methods import topk_dictionary as topk
@@ -149,8 +150,9 @@ class Work:
         with self.ctx.progress(f"read text at {site}", len(pieces)) as advance:
             for start in range(0, len(pieces), self.step.batch_size):
                 batch = pieces[start : start + self.step.batch_size]
-                found.append(model.forward(batch, read=[site]).values(site).float().cpu().numpy())
-                n += len(found[-1])
+                parts = run_halving(lambda some: [model.forward(some, read=[site]).values(site)], batch, None)
+                found += [part.float().cpu().numpy() for part in parts]
+                n += sum(map(len, parts))
                 advance(len(batch))
                 if n >= most:
                     break

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnomon.errors import UserError
+from gnomon.halving import run_halving
 from gnomon.methods.neutral import neutral_texts
 from gnomon.types import Site
 
@@ -69,13 +70,17 @@ def captured(
     """Activations of every text at every site: by site, `[tokens, d]` float32 of each text, in order."""
     order = sorted(range(len(tokens)), key=lambda i: (len(tokens[i]), i))
     out: dict[str, list[Any]] = {site: [None] * len(tokens) for site in sites}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+
+    def read(chosen: Sequence[int]) -> list[None]:
         found = model.forward([tokens[i] for i in chosen], read=[Site.parse(s) for s in sites])
         for site in sites:
             x = found.acts[Site.parse(site)]
             for j, i in enumerate(chosen):
                 out[site][i] = x[j, : len(tokens[i])].float().cpu().numpy()
+        return []
+
+    for start in range(0, len(order), batch_size):
+        run_halving(read, order[start : start + batch_size], None)
     return out
 
 

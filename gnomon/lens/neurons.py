@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gnomon.errors import UserError
+from gnomon.halving import marked, run_halving
 from gnomon.lens.ablate import single_neuron_effects
 from gnomon.lens.gradient import counted, products
 from gnomon.lens.readout import Readout, margin, target_logit, target_logprob
@@ -73,18 +74,21 @@ class NeuronWorker:
     def __call__(self, shard: tuple[int, Measured | Ablated]) -> None:
         """Do one shard and write its files."""
         index, work = shard
+        self.halved: list[int] = []
         files = Writer.attach(self.path).shard(index)
         if isinstance(work, Ablated):
             self.ablate(work, files)
         else:
             self.measure(work, files)
-        files.finish()
+        files.finish(marked(self.halved))
 
     def ablate(self, work: Ablated, files: Shard) -> None:
         """`part/real` `[texts, neurons]`: the readout after minus before."""
         readout = readout_of(self.readout, self.model, work.texts)
         tokens = [text.tokens for text in work.texts]
-        found = single_neuron_effects(self.model, tokens, work.layer, work.neurons, readout, last_k=self.last_k)
+        found = single_neuron_effects(
+            self.model, tokens, work.layer, work.neurons, readout, last_k=self.last_k, halved=self.halved
+        )
         files.array("part/real", found[..., 0])
 
     def measure(self, work: Measured, files: Shard) -> None:
@@ -95,12 +99,12 @@ class NeuronWorker:
         moments, counts = np.zeros((len(self.layers), 3, self.model.d_mlp)), np.zeros(len(self.layers), np.int64)
         for start in range(0, len(work.texts), self.batch_size):
             batch = work.texts[start : start + self.batch_size]
-            found, extra = self.batch(batch, work.gradient)
-            for name, value in found.items():
-                parts.setdefault(name, []).append(value)
-            if work.gradient:
-                moments += extra["moments"]
-                counts += extra["counts"]
+            for found, extra in run_halving(lambda some: [self.batch(some, work.gradient)], batch, self.halved):
+                for name, value in found.items():
+                    parts.setdefault(name, []).append(value)
+                if work.gradient:
+                    moments += extra["moments"]
+                    counts += extra["counts"]
         for name, values in parts.items():
             files.array(f"part/{name}", np.concatenate(values))
         if work.gradient:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gnomon.halving import marked, run_halving
 from gnomon.lens.directions import ScoreDirection, own_rows
 from gnomon.lens.lens import Lens
 from gnomon.lens.texts import ReadText
@@ -71,15 +72,21 @@ def batches(texts: Sequence[ReadText], size: int) -> list[Sequence[ReadText]]:
     return [texts[a : a + size] for a in range(0, len(texts), size)]
 
 
-def outputs(model: Model, texts: Sequence[Sequence[int]], size: int) -> np.ndarray:
+def outputs(
+    model: Model, texts: Sequence[Sequence[int]], size: int, halved: list[int] | None = None
+) -> np.ndarray:  # fmt: skip
     """The final norm's output at the last token of each text, `[n, d]` float32: what the unembedding multiplies."""
     last = f"resid_post.{model.n_layers - 1}"
     norm, out = model.norm("ln_final"), []
-    for start in range(0, len(texts), size):
-        found = model.forward(texts[start : start + size], read=[last])
+
+    def read(some: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        found = model.forward(some, read=[last])
         x = found.acts[model.sites([last])[0]]
         ends = np.asarray(found.lengths) - 1
-        out.append(norm.apply(x[np.arange(len(ends)), ends]).float().cpu().numpy())
+        return [norm.apply(x[np.arange(len(ends)), ends]).float().cpu().numpy()]
+
+    for start in range(0, len(texts), size):
+        out += run_halving(read, texts[start : start + size], halved)
     return np.concatenate(out)
 
 
@@ -110,59 +117,68 @@ class LensWorker:
     def __call__(self, shard: tuple[int, Outputs | Scores | Masses]) -> None:
         """Do one shard and write its files."""
         index, work = shard
+        self.halved: list[int] = []
         files, clock = Writer.attach(self.path).shard(index), Clock()
         if isinstance(work, Outputs):
             with clock("outputs"):
-                found = outputs(self.model, [t.tokens for t in work.texts], self.batch_size)
+                found = outputs(self.model, [t.tokens for t in work.texts], self.batch_size, self.halved)
             files.array("part/output", found)
         elif isinstance(work, Scores):
             self.score(work.texts, files, clock)
         else:
             self.mass(work, files, clock)
-        files.finish(clock.info())
+        files.finish(clock.info() | marked(self.halved))
 
     # ---- effects
 
     def score(self, texts: Texts, files: Shard, clock: Clock) -> None:
         """Scores of every neuron of the layers, coefficients of the chosen ones, one forward pass a batch."""
+        every: dict[str, list[np.ndarray]] = {}
+        for batch in batches(texts, self.batch_size):
+            for parts in run_halving(lambda some: [self._scored(some, clock)], batch, self.halved):
+                for name, values in parts.items():
+                    every.setdefault(name, []).extend(values)
+        for name, values in every.items():
+            files.array(f"part/{name}", np.concatenate(values))
+
+    def _scored(self, batch: Sequence[ReadText], clock: Clock) -> dict[str, list[np.ndarray]]:
+        """The arrays of one batch, by name."""
         parts: dict[str, list[np.ndarray]] = {}
 
         def keep(name: str, value: Any) -> None:
             parts.setdefault(name, []).append(value.float().cpu().numpy())
 
-        for batch in batches(texts, self.batch_size):
-            tokens = [text.tokens for text in batch]
-            with clock("capture"):
-                factors = self.lens.capture(tokens, self.layers, last_k=self.last_k)
-            for layer in self.layers:
-                with clock("scores"):
-                    every = [pull.scores(factors, layer, batch) for pull in self.pulls]
-                with clock("direct"):
-                    first = [pull.direct(factors, layer, batch) for pull in self.pulls]
-                with clock("coefs"):
-                    chosen = self._index(layer)
-                    coef = so.coefs(self.lens.circuit, factors, layer, chosen)
-                if self.per_token:
-                    with clock("per token"):
-                        own = self.pulls[0].tokens(factors, layer, batch, chosen)
-                        flat = [own[i, : len(text.tokens)] for i, text in enumerate(batch)]
-                    for one in flat:
-                        keep(f"token_scores_layer{layer}", one)
-                with clock("layer effects"):
-                    written = factors.acts[layer] @ self.lens.circuit.write(layer)
-                    whole = so.carried(self.lens.circuit, factors, written, layer)
-                keep(f"scores_layer{layer}", _stack(every))
-                keep(f"direct_layer{layer}", _stack(first))
-                keep(f"coef_layer{layer}", coef)
-                keep(f"layer_effect_layer{layer}", whole)
-                if self.effects:
-                    keep(f"effects_layer{layer}", so.effects(coef, so.basis(self.lens.circuit, layer, chosen)))
-            if self.total:
-                with clock("total"):
-                    for layer, value in self._total(batch).items():
-                        keep(f"total_layer{layer}", value)
-        for name, values in parts.items():
-            files.array(f"part/{name}", np.concatenate(values))
+        tokens = [text.tokens for text in batch]
+        with clock("capture"):
+            factors = self.lens.capture(tokens, self.layers, last_k=self.last_k)
+        for layer in self.layers:
+            with clock("scores"):
+                every = [pull.scores(factors, layer, batch) for pull in self.pulls]
+            with clock("direct"):
+                first = [pull.direct(factors, layer, batch) for pull in self.pulls]
+            with clock("coefs"):
+                chosen = self._index(layer)
+                coef = so.coefs(self.lens.circuit, factors, layer, chosen)
+            if self.per_token:
+                with clock("per token"):
+                    own = self.pulls[0].tokens(factors, layer, batch, chosen)
+                    flat = [own[i, : len(text.tokens)] for i, text in enumerate(batch)]
+                for one in flat:
+                    keep(f"token_scores_layer{layer}", one)
+            with clock("layer effects"):
+                written = factors.acts[layer] @ self.lens.circuit.write(layer)
+                whole = so.carried(self.lens.circuit, factors, written, layer)
+            keep(f"scores_layer{layer}", _stack(every))
+            keep(f"direct_layer{layer}", _stack(first))
+            keep(f"coef_layer{layer}", coef)
+            keep(f"layer_effect_layer{layer}", whole)
+            if self.effects:
+                keep(f"effects_layer{layer}", so.effects(coef, so.basis(self.lens.circuit, layer, chosen)))
+        if self.total:
+            with clock("total"):
+                for layer, value in self._total(batch).items():
+                    keep(f"total_layer{layer}", value)
+        return parts
 
     def _index(self, layer: int) -> Any:
         import torch
@@ -181,13 +197,17 @@ class LensWorker:
 
     def mass(self, work: Masses, files: Shard, clock: Clock) -> None:
         """Summed |phi| of all neurons of some layers, text by text: `[layers, texts]`."""
-        with clock("mass"):
+
+        def some(texts: Sequence[ReadText]) -> list[np.ndarray]:
             factors = [
                 self.lens.capture([t.tokens for t in batch], work.layers, last_k=self.last_k)
-                for batch in batches(work.texts, self.batch_size)
+                for batch in batches(texts, self.batch_size)
             ]
             found = [so.masses(self.lens.circuit, factors, layer).float().cpu().numpy() for layer in work.layers]
-        files.array("part/mass", np.stack(found))
+            return list(np.stack(found).T)
+
+        with clock("mass"):
+            files.array("part/mass", np.stack(run_halving(some, work.texts, self.halved), axis=1))
 
 
 def _stack(values: Sequence[Any]) -> Any:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gnomon.errors import UserError
+from gnomon.halving import in_halves
 from gnomon.models.devices import Carried
 from gnomon.models.forward import _norms
 from gnomon.models.freeze import Attention, attending
@@ -114,17 +115,20 @@ class Sweep:
         rotary = model.body._rotary(out.resid, torch.arange(self.at + 1, device=model.device)[None])
         self._rotary = [tuple(part[0].to(model.device) for part in pair) for pair in rotary]
 
-    def run(self, patches: Sequence[SitePatch], room: int = ROOM) -> list[dict[Site, torch.Tensor]]:
+    def run(
+        self, patches: Sequence[SitePatch], room: int = ROOM, halved: list[int] | None = None
+    ) -> list[dict[Site, torch.Tensor]]:
         """What stands at each patch's reads at position `at` once it is made: one `{site: [d]}` a patch, in order.
 
-        `room`: tokens that ride together at most; results do not depend on it beyond rounding. UserError for a patch
+        `room`: tokens that ride together at most; results do not depend on it beyond rounding. Patches that do not fit
+        into memory together ride in halves (`halving.in_halves`). UserError for a patch
         behind the position that is read, of another width, or of which something is read below it.
         """
         riding = sorted((self._ride(i, patch) for i, patch in enumerate(patches)), key=lambda r: (r.entry, -r.first))
         out: list[dict[Site, torch.Tensor]] = [{} for _ in patches]
         for pack in self._packs(riding, room):
             with self._setting() as attention:
-                self._up(pack, attention, out)
+                in_halves(lambda some, attention=attention: self._up(some, attention, out), pack, halved)
         return out
 
     # ---------------------------------------------------------------- preparing

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gnomon.dictionaries.base import SparseDictionary
 from gnomon.errors import UserError
+from gnomon.halving import in_halves
 from gnomon.paths.active import Active
 from gnomon.types import Site
 
@@ -112,6 +113,7 @@ def gradients(
     mode: Mode = "total",
     chunk: int = CHUNK,
     sources: Sequence[Site] | None = None,
+    halved: list[int] | None = None,
 ) -> list[dict[Site, Any]]:
     """dz_v[t] / dx_a[s] . d_u for every target v of a text and every latent u active in it, in one mode.
 
@@ -121,6 +123,7 @@ def gradients(
         targets: of each text.
         mode: total; mediated and dark as above, not yet less what passes by; cut: what passes by every dictionary.
         sources: sites of sources; all that have a dictionary unless given.
+        halved: where a chunk of targets that does not fit is noted; it then runs in halves.
 
     Returns:
         For each text, by site: `[targets of the text, T, k]`, as `Active.slots`. A site that is below no target is left
@@ -143,7 +146,8 @@ def gradients(
         values = [[_value(passing[t.site].seen, int(starts[i]), t) for t in some] for i, some in enumerate(targets)]
         joined = [torch.stack([some[c] for some in values if c < len(some)]).sum() for c in range(most)]
     for start in range(0, most, chunk):
-        part = _backward(joined[start : start + chunk], acts)
+        parts = in_halves(lambda some: _backward(some, acts), joined[start : start + chunk], halved)
+        part = [None if g[0] is None else torch.cat(g) for g in zip(*parts, strict=True)]
         for i, some in enumerate(targets):
             here = max(0, min(len(some) - start, chunk))
             for s, g in zip(read, part, strict=True):
@@ -182,6 +186,7 @@ def by_kind(
     targets: Sequence[Sequence[Target]],
     kinds: Sequence[str] = ("total",),
     chunk: int = CHUNK,
+    halved: list[int] | None = None,
 ) -> dict[str, list[dict[Site, Any]]]:
     """Gradients of every kind asked for (see `gradients`): by kind, of each text, by source site.
 
@@ -202,7 +207,7 @@ def by_kind(
         "cut": around and bool({"mediated", "mixed"} & set(kinds)),
     }
     modes: list[Mode] = [mode for mode, used in asked.items() if used]
-    found = {mode: gradients(model, texts, active, targets, mode, chunk) for mode in modes}
+    found = {mode: gradients(model, texts, active, targets, mode, chunk, None, halved) for mode in modes}
     out: dict[str, list[dict[Site, Any]]] = {kind: [] for kind in kinds}
     for i, some in enumerate(targets):
         here = next(iter(found.values()), [{}] * len(texts))[i] if found else {}

@@ -10,6 +10,7 @@ import pandas as pd
 
 from gnomon.dictionaries.shelf import Shelf
 from gnomon.errors import UserError
+from gnomon.halving import run_halving
 from gnomon.latents import Latent
 from gnomon.methods.chain_tables import PROMPTS
 from gnomon.methods.feature_latents import encode
@@ -113,11 +114,16 @@ def _last_values(
 ) -> dict[Site, np.ndarray]:
     out = {s: np.zeros((len(texts), model.site_shape(s)), np.float32) for s in sites}
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    for some in batches(order, batch_size):
+
+    def read(some: Sequence[int]) -> list[None]:
         found = model.forward([texts[i] for i in some], read=sites)
         for s in sites:
             for j, i in enumerate(some):
                 out[s][i] = found.acts[s][j, len(texts[i]) - 1].float().cpu().numpy()
+        return []
+
+    for some in batches(order, batch_size):
+        run_halving(read, some, None)
     return out
 
 

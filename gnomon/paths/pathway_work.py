@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from gnomon.dictionaries.of_step import dictionary_of, sites_of
 from gnomon.dictionaries.shelf import Shelf
+from gnomon.halving import marked
 from gnomon.latents import latent_name
 from gnomon.lens.feature_sources import Option, Source, sources
 from gnomon.paths.trace import Goal, Keep, Traced, Tracer
@@ -87,13 +88,14 @@ class Tracing:
         """Trace, and tell what it took: seconds, peak bytes, dictionaries' peak bytes and loads."""
         shelf, began = self.tracer.shelf, time.perf_counter()
         loads = shelf.loads
+        self.tracer.halved.clear()
         forget_peak(self.spec.device)
         found = self.tracer.trace(job.goals, job.texts)
         return found, {
             "seconds": time.perf_counter() - began, "features": len(job.goals), "shelf_bytes": shelf.peak,
             "loads": shelf.loads - loads, "prompts": sum(len(g.rows) for g in job.goals),
             "peak_bytes": peak_bytes(self.spec.device),
-        }  # fmt: skip
+        } | marked(self.tracer.halved)  # fmt: skip
 
     def __call__(self, shard: tuple[int, Job]) -> None:
         """Trace one job and write its files."""

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from gnomon.dictionaries.shelf import Shelf
+from gnomon.halving import marked, run_halving
 from gnomon.latents import Latent
 from gnomon.lens.feature_sources import Option
 from gnomon.methods.chain_tables import REPLAY
@@ -73,17 +74,23 @@ class Replayer:
         self.rounding = 0.0
         """Largest change of a target under a patch of nothing, over its own size."""
         self.patches = 0
+        self.halved: list[int] = []
+        """Sizes that did not fit: rows of a scan, targets of a backward, patches of a pass."""
 
     def scan(self, rows: Sequence[Row], sites: Sequence[Site]) -> list[dict[str, Any]]:
         """Lines of table ACTIVITY."""
-        out: list[dict[str, Any]] = []
-        for some in batches(sorted(rows, key=lambda r: (len(r.tokens), r.row)), self.batch_size):
+
+        def some_rows(some: Sequence[Row]) -> list[dict[str, Any]]:
+            out: list[dict[str, Any]] = []
             found = self.model.forward([r.tokens for r in some], read=list(sites))
             for site in sorted(sites, key=depth):
                 for i, row in enumerate(some):
                     one = active_latents(self.shelf[site], found.acts[site][i, : len(row.tokens)])
                     out += self._activity(row, one)
-        return out
+            return out
+
+        ordered = batches(sorted(rows, key=lambda r: (len(r.tokens), r.row)), self.batch_size)
+        return [line for some in ordered for line in run_halving(some_rows, some, self.halved)]
 
     def _activity(self, row: Row, one: Active) -> list[dict[str, Any]]:
         used, last = one.z.clone(), one.z.clone()
@@ -109,7 +116,8 @@ class Replayer:
                                          sweep.clean[leg.target.site]) for leg in legs}  # fmt: skip
         below = sorted({leg.source.site for leg in legs}, key=depth)
         order = list(targets)
-        slopes = gradients(self.model, [tokens], [active], [list(targets.values())], "total", self.chunk, below)[0]
+        slopes = gradients(self.model, [tokens], [active], [list(targets.values())], "total", self.chunk, below,
+                           self.halved)[0]  # fmt: skip
         by_patch: dict[tuple[Latent, float], list[int]] = {}
         for i, leg in enumerate(legs):
             by_patch.setdefault((leg.source, leg.set_to), []).append(i)
@@ -124,7 +132,7 @@ class Replayer:
             made.append((source, value, z, mine))
             patches.append(SitePatch(source.site, tuple(at.tolist()), (value - z)[:, None] * row, reads))
         still = [SitePatch(p.site, p.positions, p.delta * 0, p.reads) for p in patches[:1]]
-        found = sweep.run([*patches, *still])
+        found = sweep.run([*patches, *still], halved=self.halved)
         self.patches += len(patches)
         self._round(sweep.clean, found[len(patches) :], sweep.at, targets)
         out: dict[int, Moved] = {}
@@ -192,9 +200,9 @@ class Replaying:
         if isinstance(job, Scan):
             files.table("activity", pa.Table.from_pylist(worker.scan(job.rows, job.sites), schema=ACTIVITY))
         else:
-            moved = worker.replay(job.row.tokens, job.legs)
+            moved = run_halving(lambda one: worker.replay(one[0].row.tokens, one[0].legs), [job], worker.halved)
             files.table("replay", pa.Table.from_pylist([line(job.row, one) for one in moved], schema=REPLAY))
-        files.finish({"rounding": worker.rounding, "patches": worker.patches})
+        files.finish({"rounding": worker.rounding, "patches": worker.patches} | marked(worker.halved))
 
 
 def line(row: Row, one: Moved) -> dict[str, Any]:

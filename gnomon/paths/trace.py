@@ -17,6 +17,7 @@ import numpy as np
 
 from gnomon.dictionaries.shelf import Shelf
 from gnomon.errors import UserError
+from gnomon.halving import run_halving
 from gnomon.latents import Latent
 from gnomon.paths.active import Active, active_latents
 from gnomon.paths.attribution import CHUNK, Target, by_kind, depth
@@ -84,6 +85,8 @@ class Tracer:
         self.model, self.shelf, self.keep = model, shelf, keep or Keep()
         self.kinds = tuple(dict.fromkeys(("total", *kinds)))
         self.batch_size, self.chunk, self.last_only = batch_size, chunk, last_only
+        self.halved: list[int] = []
+        """Sizes that did not fit."""
 
     def trace(self, goals: Sequence[Goal], texts: Mapping[int, Sequence[int]]) -> list[Traced]:
         """Trace every goal in its rows' texts, at each text's last token."""
@@ -95,8 +98,12 @@ class Tracer:
         # a batch takes as many backwards as its text of most targets, and as many tokens as its longest
         order = sorted(of_row, key=lambda row: (len(of_row[row]), len(texts[row]), row))
         for some in batches(order, self.batch_size):
-            wanted = [[goals[g].latent for g in of_row[row]] for row in some]
-            for row, reads in zip(some, self.read(some, [texts[r] for r in some], wanted), strict=True):
+
+            def read(part: Sequence[int]) -> list[list[_Read | None]]:
+                wanted = [[goals[g].latent for g in of_row[row]] for row in part]
+                return self.read(part, [texts[r] for r in part], wanted)
+
+            for row, reads in zip(some, run_halving(read, some, self.halved), strict=True):
                 for g, one in zip(of_row[row], reads, strict=True):
                     if one is not None:
                         found[g].append(one)
@@ -133,7 +140,7 @@ class Tracer:
     ) -> list[list[_Read | None]]:
         """Each text's targets: None for one that is not active at the text's last token."""
         active, targets = self.active(texts, wanted)
-        found = by_kind(self.model, texts, active, targets, self.kinds, self.chunk)
+        found = by_kind(self.model, texts, active, targets, self.kinds, self.chunk, self.halved)
         out: list[list[_Read | None]] = []
         for i, row in enumerate(rows):
             reads: list[_Read | None] = []

@@ -26,6 +26,7 @@ from pydantic import Field, field_validator
 from gnomon import nulls, stats
 from gnomon.blocks import Block, Ref, Table, Text
 from gnomon.errors import UserError
+from gnomon.halving import marked, run_halving
 from gnomon.methods.mining import mine
 from gnomon.methods.phrases import Phrase, curated, curated_text, read_file, read_text, unique
 from gnomon.methods.sparse_text import unit_atoms
@@ -76,12 +77,17 @@ class Embedder:
         index, items = shard
         order = sorted(range(len(items)), key=lambda i: (len(items[i].tokens), i))
         out = np.empty((len(items), self.model.d_model), dtype=np.float32)
+        halved: list[int] = []
+
+        def read(some: Sequence[int]) -> list[np.ndarray]:
+            return [embed(self.model, [items[i] for i in some], self.pool)]
+
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            out[chosen] = embed(self.model, [items[i] for i in chosen], self.pool)
+            out[chosen] = np.concatenate(run_halving(read, chosen, halved))
         files = Writer.attach(self.path).shard(index)
         files.array("parts", out)
-        files.finish()
+        files.finish(marked(halved))
 
 
 def embed(model: Any, items: Sequence[Embedding], pool: str) -> np.ndarray:
