@@ -8,8 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from gnomon.disk import disk_errors, file_size, read_json, sync_folder
+from gnomon.disk import disk_errors, file_size, sync_folder
 from gnomon.errors import UserError
+from gnomon.reading import read_json
 from gnomon.store import META, Artifact
 
 

@@ -115,16 +115,6 @@ def write_json(path: Path, value: Any) -> tuple[int, str]:
     return write_bytes(path, (json.dumps(value, indent=2, allow_nan=False, default=plain) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; a broken file is a UserError that names it."""
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise UserError(
-            f"{path} is not readable JSON ({error})", "a file that gnomon wrote", "remake the step"
-        ) from None
-
-
 def plain(value: Any) -> Any:
     """What json.dumps cannot write itself: numpy scalars and arrays, paths, sites, pydantic models."""
     if isinstance(value, np.generic):
@@ -179,24 +169,3 @@ def file_sha256(path: Path) -> str:
     """sha256 of a file, streamed."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def load_array(path: Path) -> np.ndarray:
-    """Memory-map a .npy read-only; pickles and broken headers are UserErrors that name the file."""
-    try:
-        if path.stat().st_size and _is_empty(path):
-            return np.load(path, allow_pickle=False)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(
-            f"{path} is not a plain .npy file ({error})", "", "gnomon show --verify names bad files"
-        ) from None
-
-
-def _is_empty(path: Path) -> bool:
-    """True for an array of no elements: those cannot be memory-mapped."""
-    with open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, _ = header(file)
-    return 0 in shape

@@ -165,7 +165,8 @@ def same_class(folder: Path, device: str, count: int, allow_mixed: bool) -> int:
 
     Returns the number of threads to use: the one that it was begun with, so that a resumed step's shards are alike.
     """
-    from gnomon.disk import read_json, write_json
+    from gnomon.disk import write_json
+    from gnomon.reading import read_json
 
     note = folder / "_done" / "machine"
     mine = {"device": device, "instructions": machine()["instructions"], "threads": count}
