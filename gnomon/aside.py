@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gnomon.disk import disk_errors, file_size, sync_folder
 from gnomon.errors import UserError
 from gnomon.reading import read_json
+from gnomon.recorded import PACKED
 from gnomon.store import META, Artifact
 
 
@@ -42,6 +45,12 @@ def sweep(study: Path, names: Collection[str]) -> list[Litter]:
     return found
 
 
+def stamped(folder: Path) -> str:
+    """The fingerprint that a folder is stamped with, as it stands there; "" without a stamp."""
+    stamp = folder / "fingerprint"
+    return stamp.read_text(errors="replace") if stamp.is_file() else ""
+
+
 def parked(study: Path, name: str, fingerprint: str) -> Path:
     """Where a half-made step waits for its options to come back."""
     return study / ".old" / f"{name}-{fingerprint[:16]}.partial"
@@ -50,18 +59,19 @@ def parked(study: Path, name: str, fingerprint: str) -> Path:
 def park(study: Path, name: str) -> list[Litter]:
     """Move a half-made step aside, for its finished shards are work; one that holds nothing goes. Says which."""
     partial = study / f".{name}.partial"
-    stamp, size = partial / "fingerprint", _weight(partial)
-    fingerprint = stamp.read_text() if stamp.is_file() else ""
-    if not fingerprint.isalnum() or not any((partial / "_done").glob("*.json")):
+    size, fingerprint = _weight(partial), stamped(partial)
+    if not any((partial / "_done").glob("*.json")):
         shutil.rmtree(partial)
         return [Litter(partial, size, "begun with other options, no shard finished: removed")] if size > 64 else []
-    place = parked(study, name, fingerprint)
+    legible = re.fullmatch("[0-9a-f]{16,}", fingerprint) is not None
+    place = parked(study, name, fingerprint if legible else "broken")
     place.parent.mkdir(exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     os.replace(partial, place)
     sync_folder(place.parent)
     sync_folder(study)
-    return [Litter(place, size, "begun with other options: waits there until they return; gnomon clean removes it")]
+    what = "begun with other options: waits there until they return" if legible else "its stamp is broken: set aside"
+    return [Litter(place, size, f"{what}; gnomon clean removes it")]
 
 
 def set_aside(study: Path, name: str) -> None:
@@ -106,16 +116,41 @@ def _fingerprint(folder: Path) -> str:
         return ""
 
 
+def discard(partial: Path) -> None:
+    """Remove what only the making needed: files that meta.json does not name, markers whose shards left nothing.
+
+    Cut off anywhere it can be begun again: meta.json, written before, says what stays.
+    """
+    files = read_json(partial / META)["files"]
+    done = partial / "_done"
+    for marker in done.glob("*.json"):
+        with suppress(UserError, AttributeError):  # a broken one is no record of anything
+            made = read_json(marker).get("files")
+            if made and not any(file in files for file in made):
+                marker.unlink()
+    folders = []
+    for path in partial.rglob("*"):
+        relative = path.relative_to(partial).as_posix()
+        if path.is_dir() and not path.is_symlink():
+            folders.append(path)
+        elif relative not in files and relative not in (META, PACKED, "fingerprint") and path.parent != done:
+            path.unlink()
+    for folder in sorted(folders, reverse=True):
+        with suppress(OSError):
+            folder.rmdir()  # of those that are empty
+
+
 def finish_swaps(study: Path) -> list[str]:
     """Rename into place the folders whose commit was cut off after their meta.json; returns the steps' names."""
     finished = []
     for partial in sorted(study.glob(".*.partial")):
-        stamp, meta = partial / "fingerprint", partial / META
+        meta = partial / META
         name = partial.name[1:].removesuffix(".partial")
         if not meta.is_file():
             continue
         with disk_errors(partial):
-            if stamp.is_file() and _fingerprint(partial) == stamp.read_text():
+            if (stamp := stamped(partial)) and _fingerprint(partial) == stamp:
+                discard(partial)
                 set_aside(study, name)
                 os.replace(partial, study / name)
                 finished.append(name)

@@ -33,8 +33,9 @@ def read_meta(path: Path) -> dict[str, Any]:
     for key in ("step", "name", "fingerprint"):
         if not isinstance(meta.get(key, ""), str):
             raise UserError(f"{path}: {key} is {meta[key]!r:.60}", "text")
-    if not STEP.fullmatch(meta.get("name", path.parent.name) or "-"):
-        raise UserError(f"{path}: name is {meta['name']!r:.60}", "letters, digits, _ and -")
+    name = meta.get("name", path.parent.name)
+    if not STEP.fullmatch(name or "-"):
+        raise UserError(f"{path}: name is {name!r:.60}", "letters, digits, _ and -")
     for key, shape in _SHAPES.items():
         if not isinstance(meta.get(key, shape()), shape):
             raise UserError(f"{path}: {key} is {meta[key]!r:.60}", "a list" if shape is list else "a mapping")

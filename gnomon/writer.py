@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gnomon.aside import Litter, park, parked, set_aside
+from gnomon.aside import Litter, discard, park, parked, set_aside, stamped
 from gnomon.cores import peak_memory_bytes
 from gnomon.disk import (
     Chunks,
@@ -106,9 +106,10 @@ class Writer:
         self.path = self.study / f".{name}.partial"
         self.litter: list[Litter] = []
         """What was found here and swept."""
+        self._scratch: set[str] = set()
         stamp = self.path / "fingerprint"
         with disk_errors(self.path):
-            if self.path.exists() and (not stamp.is_file() or stamp.read_text() != fingerprint):
+            if self.path.exists() and stamped(self.path) != fingerprint:
                 self.litter += park(self.study, name)
             if not self.path.exists() and (waiting := parked(self.study, name, fingerprint)).is_dir():
                 os.replace(waiting, self.path)
@@ -150,9 +151,16 @@ class Writer:
         writer = Writer.__new__(Writer)
         writer.path = Path(path)
         writer.study, writer.name = writer.path.parent, writer.path.name[1:].removesuffix(".partial")
-        writer.litter = []
-        writer.fingerprint = (writer.path / "fingerprint").read_text()
+        writer.litter, writer._scratch = [], set()
+        writer.fingerprint = stamped(writer.path)
         return writer
+
+    def scratch(self, *folders: str) -> None:
+        """Name folders that only the making needs (parts to be joined, checkpoints): the commit leaves them out.
+
+        A step that removed them itself would begin anew when it is killed before its commit.
+        """
+        self._scratch |= set(folders)
 
     def table(self, name: str, table: pd.DataFrame | pa.Table, schema: pa.Schema | None = None) -> None:
         """Write table `name` whole: `name.parquet`."""
@@ -216,7 +224,7 @@ class Writer:
             time.sleep(0.1)
 
     def commit(self, meta: Mapping[str, Any]) -> Artifact:
-        """Hash what has no marker, write meta.json last, move the old folder aside, rename this one into place.
+        """Hash what has no marker, write meta.json, drop `scratch`, move the old folder aside, rename this into place.
 
         UserError where the files of a finished shard have gone meanwhile: its rows are never left out silently.
         """
@@ -230,8 +238,10 @@ class Writer:
                 )  # fmt: skip
             files: dict[str, dict[str, Any]] = {}
             for index in sorted(markers):
-                files.update(markers[index]["files"])
+                files.update({f: r for f, r in markers[index]["files"].items() if f.split("/")[0] not in self._scratch})
             for path in self._unmarked(set(files)):
+                if path.relative_to(self.path).parts[0] in self._scratch:
+                    continue
                 if _of_a_shard(path):
                     path.unlink()  # of an unfinished try: no marker names it
                     continue
@@ -241,6 +251,8 @@ class Writer:
             sync_folders(self.path, files)
             write_json(self.path / META, {**meta, "format": FORMAT, "fingerprint": self.fingerprint, "files": files})
             sync_folder(self.path)
+            if self._scratch:
+                discard(self.path)
             set_aside(self.study, self.name)
             os.replace(self.path, self.study / self.name)
             sync_folder(self.study)

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,53 @@ def test_a_commit_cut_off_at_any_rename_is_finished_or_undone(tmp_path: Path, mo
         assert Artifact(tmp_path / "generate").meta["files"] == before
     else:
         assert sorted(Writer(tmp_path, "generate", F).done()) == [0]
+
+
+@pytest.mark.parametrize("cut", [None, 0, 2, 5, 9])
+def test_scratch_lasts_until_the_commit_and_not_longer(tmp_path: Path, monkeypatch, cut: int | None):
+    writer = Writer(tmp_path, "generate", F)
+    fill(writer, 0)
+    for index in (1, 2):
+        shard = writer.shard(index)
+        shard.array("part/x", np.ones(2))
+        shard.finish()
+    write_bytes(writer.path / "_training" / "x.bin", b"a checkpoint")
+    writer.table("totals", pd.DataFrame({"n": [3]}))
+    writer.scratch("part", "_training")
+    assert sorted(writer.done()) == [0, 1, 2]
+    counted = [0]
+
+    def stop(self: Path, *arguments: object, **options: object) -> None:
+        if (writer.path / META).is_file() and counted[0] == cut:
+            raise KeyboardInterrupt
+        counted[0] += (writer.path / META).is_file()
+        (os.rmdir if self.is_dir() else os.unlink)(self)
+
+    if cut is not None:
+        monkeypatch.setattr(Path, "unlink", stop)
+        monkeypatch.setattr(Path, "rmdir", stop)
+    with nullcontext() if cut is None else pytest.raises(KeyboardInterrupt):
+        writer.commit({})
+    monkeypatch.undo()
+    if cut is not None:
+        assert not (tmp_path / "generate").exists()
+        assert finish_swaps(tmp_path) == ["generate"]
+    done = Artifact(tmp_path / "generate")
+    assert done.verify() == []
+    left = {p.relative_to(done.path).as_posix() for p in done.path.rglob("*")}
+    assert not [name for name in left if name.startswith(("part", "_training", "_done/00001", "_done/00002"))]
+    assert {"_done/00000.json", "totals.parquet", "generations/00000.parquet"} < left
+    assert sorted(done.meta["files"]) == ["activations/rows@last/00000.npy", "activations/z.1@last/00000.npy",
+                                          "generations/00000.parquet", "totals.parquet"]  # fmt: skip
+
+
+def test_a_half_made_step_whose_stamp_broke_keeps_its_shards(tmp_path: Path):
+    fill(Writer(tmp_path, "generate", F), 0)
+    (tmp_path / ".generate.partial" / "fingerprint").write_bytes(b"\xff" + F.encode()[1:])
+    second = Writer(tmp_path, "generate", F)
+    assert [one.path.name for one in second.litter] == ["generate-broken.partial"]
+    assert "its stamp is broken" in second.litter[0].what
+    assert (second.litter[0].path / "_done" / "00000.json").is_file()
 
 
 def test_a_commit_whose_meta_broke_goes_on_from_its_shards(tmp_path: Path):

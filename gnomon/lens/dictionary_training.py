@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ class Work:
         whole = [c | {"step": int(c["step"]), "tokens": int(c["tokens"])} for c in curves]
         self.out.table("curve", pa.Table.from_pylist(whole, schema=CURVE))
         self.out.table("facts", pa.Table.from_pylist(facts, schema=FACTS))
-        shutil.rmtree(self.out.path / CHECKPOINTS, ignore_errors=True)
+        self.out.scratch(CHECKPOINTS)
 
     # ---------------------------------------------------------------- tokens
 

@@ -5,7 +5,6 @@ Every stage that runs the model is sharded with markers, so a killed run resumes
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -82,8 +81,7 @@ class Ranking:
         if step.auroc != "none":
             self._auroc()
         self.out.table("facts", self._facts(ranked), FACTS)
-        shutil.rmtree(self.out.path / "part")
-        shutil.rmtree(self.out.path / "_done")
+        self.out.scratch("part")
 
     # ---- what is looked at
 

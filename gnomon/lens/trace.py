@@ -5,7 +5,6 @@ Every stage is sharded with markers, so a killed run resumes; what it decides in
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -68,8 +67,7 @@ class Trace:
         self._map([Scores(tuple(t)) for t in self._shards()], "scores")
         masses = self._masses()
         self._write(masses)
-        shutil.rmtree(self.out.path / "part")
-        shutil.rmtree(self.out.path / "_done")
+        self.out.scratch("part")
 
     # ---- what is looked at
 
