@@ -48,6 +48,7 @@ def everything(model: Model) -> dict[str, Any]:
     sites = ["embed", "resid_pre.1", "z.2", "mlp_post.3", "attn_out.3", "mlp_out.0", "resid_mid.2", "resid_post.3"]
     scales = ["ln1.0", "ln2.3", "ln_final"]
     out = model.forward(prompts, read=sites, logits="all", patterns=[0, 3], norm_scales=scales)
+    assert out.resid is not None
     assert all(x.device == model.device for x in (*out.acts.values(), out.logits, out.resid, *out.norm_scales.values()))
     found: dict[str, Any] = {str(s): out.values(s) for s in out.acts}
     found |= {"resid": out.resid[0, :3], "logits": out.logits[0, :3]}
@@ -158,7 +159,7 @@ def test_the_other_device_refuses_to_mix():
         assert torch.arange(3, device=AWAY).device == torch.tensor([1, 2], device=there.device).device == AWAY
         assert torch.equal((there * 2).to("cpu"), here * 2)
         with pytest.raises(RuntimeError, match="one device"):
-            here + there
+            _ = here + there
         with pytest.raises(RuntimeError, match="one device"):
             here[torch.tensor([0, 1], device=AWAY)]
 
@@ -193,7 +194,8 @@ def test_a_study_file_says_how_and_no_fingerprint_knows():
     spec = study.spec()
     assert (spec.device_map, spec.max_memory) == ("balanced", (("cpu", 2 * 10**9),))
     assert load(study.model_dump(mode="json", exclude={"steps"}) | steps).study.spec() == spec
-    whole, spread = (ModelSpec(str(tiny_folder("llama")), **o).facts() for o in ({}, {"device_map": "auto"}))
+    name = str(tiny_folder("llama"))
+    whole, spread = ModelSpec(name).facts(), ModelSpec(name, device_map="auto").facts()
     assert whole == spread
 
 
