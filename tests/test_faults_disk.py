@@ -21,28 +21,49 @@ from tests.tiny import tiny_folder
 
 pytestmark = pytest.mark.faults
 SMALL_DISK = """
-import json, os, shutil, sys
+import json, os, sys, threading, time
 from pathlib import Path
 from gnomon.errors import UserError
 from gnomon.run import run_study
 from gnomon.store import Study
 from tests.stepping import data_files
 
-content, disk = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+content, disk, when = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), int(sys.argv[3])
 out, ballast = disk / "out", disk / "ballast"
 said, kept = [], {}
-ballast.write_bytes(b"x" * int(sys.argv[3]))
+
+
+def marks():
+    found = {str(p): p.stat().st_mtime_ns for p in out.rglob("_done/0*.json")}
+    return {name.replace("/.generate.partial/", "/generate/"): stamp for name, stamp in found.items()}
+
+
+def fill():
+    while len(list(out.rglob("_done/0*.json"))) < when:
+        time.sleep(0.001)
+    with open(ballast, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+
+
+filling = threading.Thread(target=fill)
+filling.start()
+if not when:
+    filling.join()
 for turn in range(2):
     try:
         run_study(content, out, log_level="error")
         said.append("finished")
     except UserError as error:
         said.append(str(error))
-    marks = {str(p): p.stat().st_mtime_ns for p in out.rglob("_done/0*.json")}
-    names = {str(p).replace("/.generate.partial/", "/generate/"): t for p, t in marks.items()}
-    assert all(names.get(name) == t for name, t in kept.items()), "a finished shard was touched"
-    kept |= names
-    said.append(len(names))
+    now = marks()
+    assert all(now.get(name) == stamp for name, stamp in kept.items()), "a finished shard was touched"
+    kept = now
+    said.append(len(now))
+    filling.join()
     ballast.unlink(missing_ok=True)
 print(json.dumps({"said": said, "files": data_files(Study(out)["generate"]), "verify": Study(out).verify()}))
 """
@@ -61,24 +82,26 @@ def fenced(tmp_path: Path, *walls: str, script: str, arguments: list[str]) -> su
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("left", [400_000, 900_000])
-def test_a_disk_that_fills_up(tmp_path: Path, left: int):
-    """A tmpfs of 4 MB with little left: the run says so; with space again, the same call finishes to equal bytes."""
+@pytest.mark.parametrize("when", [0, 1, 8])
+def test_a_disk_that_is_full_or_fills_up(tmp_path: Path, when: int):
+    """A tmpfs that another program fills after `when` shards: the run says so; with space again it ends alike."""
     content, whole, _ = reference()
-    disk, file, size = tmp_path / "disk", tmp_path / "study.json", 4 * 2**20
+    disk, file = tmp_path / "disk", tmp_path / "study.json"
     disk.mkdir()
-    file.write_text(json.dumps(cut(content, "generate") | {"limits": {}}))
-    done = fenced(tmp_path, "--size", str(size), "--tmpfs", str(disk), script=SMALL_DISK,
-                  arguments=[str(file), str(disk), str(size - left)])  # fmt: skip
+    file.write_text(json.dumps(cut(content, "generate")))
+    done = fenced(tmp_path, "--size", str(16 * 2**20), "--tmpfs", str(disk), script=SMALL_DISK,
+                  arguments=[str(file), str(disk), str(when)])  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     first, shards, second, every = found["said"]
-    if shards:  # it was let begin, and met the full disk
+    assert str(disk) in first
+    if when:
         assert "No space left on device" in first
         assert "finished shards are kept" in first
-    assert "disk" in first or "No space" in first
+    else:
+        assert "the study will write" in first
     assert (second, every) == ("finished", 15)
-    assert shards < every
+    assert when <= shards < every
     assert found["files"] == data_files(whole["generate"])
     assert found["verify"] == []
 
