@@ -65,6 +65,9 @@ def everything(model: Model) -> dict[str, Any]:
     texts, lens = [[*p, 5, 6, 7] for p in prompts], [len(p) for p in prompts]
     replay = Replay(model, texts, [n - 1 for n in lens], lens, lens)
     found["replayed"] = replay.run(per_row([[edits[0]], [edits[1]]], np.repeat([0, 1], len(texts))), 2).logprob
+    cache = model.new_cache()
+    model.forward(prompts, cache=cache)
+    found["continued"] = model.forward([[5]] * len(prompts), cache=cache, logits="last").logits  # rows end apart
     return found | downstream(model, prompts)
 
 
