@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gnomon.aside import parked
+from gnomon.aside import parked, stamped
 from gnomon.errors import UserError
-from gnomon.fingerprints import content, difference
+from gnomon.fingerprints import content, difference, moved, recorded
 from gnomon.planned import BACK, KEEP, MAKE, REMAKE, REPAIR, RESUME, Planned
 from gnomon.repair import Damage, damage, summary
 from gnomon.store import LEFT_OUT, META, Artifact
@@ -32,15 +32,17 @@ def _choose(planned: Planned, plan: Mapping[Path, Planned], out: Path) -> None:
     if planned.forced:
         planned.action, planned.reason = REMAKE, "asked for by --remake"
         return
-    remade = ""
+    remade, now = "", _contents(planned, plan)
     for action in (KEEP, BACK):
         planned.action = action
         folder = planned.folder
         if not _is(folder, planned.fingerprint):
             continue
         found = _damage(planned, folder)
-        artifact = None if found and found[0].file == META else Artifact(folder)
-        others = _stale(planned, artifact, plan) if artifact else []
+        made_of = recorded(folder)
+        if not found or found[0].file != META:
+            made_of = {key: one.get("content") for key, one in Artifact(folder).meta.get("inputs", {}).items()}
+        others = moved(planned, made_of, now)
         if others:
             remade = f"the files of {', '.join(others)} are not those it was made of"
             continue
@@ -51,7 +53,7 @@ def _choose(planned: Planned, plan: Mapping[Path, Planned], out: Path) -> None:
         planned.conditional = bool(waiting)
         planned.reason = _why_kept(planned, waiting)
         return
-    shards = _begun(planned, out)
+    shards = _begun(planned, out, now)
     if shards is not None:
         planned.action, planned.reason = RESUME, f"{shards} shards are there" if shards else "it was begun before"
         return
@@ -65,8 +67,7 @@ def _is(folder: Path, fingerprint: str) -> bool:
     """Whether a folder is the finished step of a fingerprint, by meta.json, or by the stamp where that is broken."""
     with suppress(UserError):
         return Artifact(folder).fingerprint == fingerprint
-    stamp = folder / "fingerprint"
-    return stamp.is_file() and stamp.read_text(errors="replace") == fingerprint
+    return stamped(folder) == fingerprint
 
 
 def _damage(planned: Planned, folder: Path) -> list[Damage]:
@@ -78,11 +79,13 @@ def _damage(planned: Planned, folder: Path) -> list[Damage]:
     return planned.looked[folder]
 
 
-def _begun(planned: Planned, out: Path) -> int | None:
-    """Finished shards of a half-made step of this fingerprint, also of one that waits for its options to come back."""
+def _begun(planned: Planned, out: Path, now: Mapping[str, str]) -> int | None:
+    """Finished shards of a half-made step of this fingerprint, also of one that waits for its options to come back.
+
+    Shards that were made of other files of an input do not count: they will go.
+    """
     for partial in (out / f".{planned.name}.partial", parked(out, planned.name, planned.fingerprint)):
-        stamp = partial / "fingerprint"
-        if stamp.is_file() and stamp.read_text(errors="replace") == planned.fingerprint:
+        if stamped(partial) == planned.fingerprint and not moved(planned, recorded(partial), now):
             return len(Writer.attach(partial).done())
     return None
 
@@ -126,17 +129,14 @@ def _why_remade(planned: Planned, meta: Mapping[str, Any]) -> str:
     return "; ".join(text for text in (words, follows) if text) or "its fingerprint changed"
 
 
-def _stale(planned: Planned, artifact: Artifact, plan: Mapping[Path, Planned]) -> list[str]:
-    """Names of the inputs whose files are not those a folder was made of (those still to be made are asked later)."""
-    out: dict[str, None] = {}
+def _contents(planned: Planned, plan: Mapping[Path, Planned]) -> dict[str, str]:
+    """What the files of its inputs are, by key; those that are still to be made are not known yet."""
+    out = {}
     for key, (_, node) in planned.sources().items():
-        recorded = artifact.meta.get("inputs", {}).get(key, {}).get("content")
         folder = plan[node.path].folder if node.path in plan else node.path
-        if recorded is None or _is_remade(node.path, plan) or not (folder / META).is_file():
-            continue
-        if content(Artifact(folder)) != recorded:
-            out[node.name] = None
-    return list(out)
+        if not _is_remade(node.path, plan) and (folder / META).is_file():
+            out[key] = content(Artifact(folder))
+    return out
 
 
 def _is_remade(path: Path, plan: Mapping[Path, Planned]) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from gnomon.disk import plain
 from gnomon.errors import UserError
 from gnomon.planned import Planned
 from gnomon.store import Artifact
+
+INPUTS = "_done/inputs"
+"""In a step's folder: the contents of what its shards are made of."""
 
 
 def identity(planned: Planned, seed: int) -> dict[str, Any]:
@@ -49,9 +53,33 @@ def sha(value: Any) -> str:
 
 
 def content(artifact: Artifact) -> str:
-    """One hash over all of a folder's files: two folders of the same bytes agree on it."""
-    files = artifact.meta.get("files", {})
-    return sha({name: record["sha256"] for name, record in files.items()})[:16]
+    """One hash over a folder's files, measured tables aside: two folders of the same bytes agree on it."""
+    files, tables = artifact.meta.get("files", {}), artifact.meta.get("measured", ())
+    return sha({name: record["sha256"] for name, record in files.items() if not is_measured(name, tables)})[:16]
+
+
+def is_measured(file: str, tables: Collection[str]) -> bool:
+    """Whether a file belongs to one of the tables that a step declares as `measured`."""
+    return file.partition("/")[0].removesuffix(".parquet") in tables
+
+
+def contents(planned: Planned) -> dict[str, str]:
+    """What the files of everything that a step reads are, by the input's key."""
+    return {key: content(Artifact(node.path)) for key, (_, node) in planned.sources().items()}
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """What the inputs of a half-made step's shards were, by key; {} where nobody noted it."""
+    with suppress(OSError, ValueError):
+        value = json.loads((folder / INPUTS).read_text())
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def moved(planned: Planned, was: Mapping[str, str | None], now: Mapping[str, str]) -> list[str]:
+    """Names of the inputs whose files are not what they were; one that either side does not know is none of them."""
+    keys = [key for key in planned.sources() if was.get(key) and now.get(key) and was[key] != now[key]]
+    return list(dict.fromkeys(planned.sources()[key][1].name for key in keys))
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from gnomon import budget, machine, provenance, repair
-from gnomon.aside import Litter, parked, set_aside
+from gnomon.aside import Litter, parked, set_aside, stamped
 from gnomon.console import Screen
 from gnomon.disk import disk_errors, write_json
 from gnomon.errors import UserError
-from gnomon.fingerprints import content
+from gnomon.fingerprints import INPUTS, contents, is_measured, moved, recorded
 from gnomon.lock import Lock
 from gnomon.planned import Plan, Planned, relative
 from gnomon.record import now
@@ -48,7 +48,10 @@ def make(planned: Planned, plan: Plan, command: str, lock: Lock, log: logging.Lo
         _reopen(planned, out, device, threads, mixed, log)
     elif planned.verify and (partial := out / f".{planned.name}.partial").is_dir():
         _drop(planned.name, partial, log)
+    made_of = contents(planned)
+    _leave(planned, out, made_of, log)
     writer = Writer(out, planned.name, planned.fingerprint)
+    write_json(writer.path / INPUTS, made_of)
     tell_litter(writer.litter, out, log)
     threads = machine.same_class(writer.path, device, threads, mixed)
     tries = _begin(writer, planned, executor.processes(), threads, log)
@@ -68,14 +71,14 @@ def make(planned: Planned, plan: Plan, command: str, lock: Lock, log: logging.Lo
     artifact = writer.commit({
         "step": planned.entry.step, "name": planned.name, "version": planned.step.version,
         "options": planned.step.model_dump(mode="json"), "writes": list(planned.node.writes),
-        "inputs": _inputs(planned, out), "identity": planned.identity, "model": _model(planned), "seed": study.seed,
+        "inputs": _inputs(planned, out, made_of), "identity": planned.identity, "model": _model(planned), "seed": study.seed,
         "started": tries[0]["started"], "finished": now(), "seconds": round(seconds, 3), **machine.peak_memory(),
         **provenance.worker_peak(writer.done().values()), "source": provenance.source(),
         "cost": asdict(planned.node.cost), "ledger": ctx.ledger, "device": device, "threads": threads,
         "executor": study.executor, "workers": executor.processes(), "host": socket.gethostname(),
         "hosts": _hosts(writer), "work": ctx.work, "tries": tries, "command": command,
         "versions": machine.versions(), "machine": machine.machine(), "environment": environment,
-        **({"mended": was["mended"]} if was.get("mended") else {}),
+        **({"mended": was["mended"]} if was.get("mended") else {}), **_measured(planned),
     })  # fmt: skip
     weight = size(budget.folder_size(artifact.path))
     log.info("%s: made in %s, %s", planned.name, duration(tries[-1]["seconds"]), weight,
@@ -84,10 +87,15 @@ def make(planned: Planned, plan: Plan, command: str, lock: Lock, log: logging.Lo
         _tell_mended(planned.name, was, artifact, log)
 
 
-def _inputs(planned: Planned, out: Path) -> dict[str, Any]:
+def _measured(planned: Planned) -> dict[str, Any]:
+    tables = planned.step.measured
+    return {"measured": list(tables)} if tables else {}
+
+
+def _inputs(planned: Planned, out: Path, made_of: Mapping[str, str]) -> dict[str, Any]:
     return {
         key: {"name": relative(node, out), "kind": kind, "fingerprint": node.fingerprint,
-              "content": content(Artifact(node.path))}
+              "content": made_of[key]}
         for key, (kind, node) in planned.sources().items()
     }  # fmt: skip
 
@@ -124,6 +132,16 @@ def _hosts(writer: Writer) -> dict[str, int]:
     return dict(sorted(Counter(str(marker.get("host", "")) for marker in writer.done().values()).items()))
 
 
+def _leave(planned: Planned, out: Path, made_of: Mapping[str, str], log: logging.Logger) -> None:
+    """Remove half-made shards of this step that were made of other files of its inputs: rows of both would mix."""
+    for partial in (out / f".{planned.name}.partial", parked(out, planned.name, planned.fingerprint)):
+        if stamped(partial) == planned.fingerprint and (others := moved(planned, recorded(partial), made_of)):
+            log.warning("%s: the shards of %s were made of other files of %s: they are removed", planned.name,
+                        partial.relative_to(out), ", ".join(others), extra={"step": planned.name})  # fmt: skip
+            with disk_errors(partial):
+                shutil.rmtree(partial)
+
+
 # ---------------------------------------------------------------- mending
 
 
@@ -150,15 +168,17 @@ def _drop(name: str, partial: Path, log: logging.Logger) -> None:
 
 def _tell_mended(name: str, was: Mapping[str, Any], artifact: Artifact, log: logging.Logger) -> None:
     """Say whether a mended folder is what it was."""
-    other = repair.changed(was, artifact.meta["files"])
+    changed = repair.changed(was, artifact.meta["files"])
+    other = [file for file in changed if not is_measured(file, artifact.meta.get("measured", ()))]
     if not other:
-        log.info("%s: mended, every file has the bytes that it had", name, extra={"step": name})
+        but = f" but for what was measured anew: {', '.join(changed)}" if changed else ""
+        log.info("%s: mended, every file has the bytes that it had%s", name, but, extra={"step": name})
         return
     here = machine.versions()
-    moved = [f"{key} {value}, now {here.get(key, 'none')}" for key, value in was.get("versions", {}).items()
-             if here.get(key) != value]  # fmt: skip
+    updated = [f"{key} {value}, now {here.get(key, 'none')}" for key, value in was.get("versions", {}).items()
+               if here.get(key) != value]  # fmt: skip
     more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-    why = f" (made with {'; '.join(moved)})" if moved else ""
+    why = f" (made with {'; '.join(updated)})" if updated else ""
     log.warning("%s: mended, but %s%s has other bytes than before%s: what reads them is made anew", name, other[0],
                 more, why, extra={"step": name, "changed": other})  # fmt: skip
 

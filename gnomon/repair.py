@@ -124,9 +124,9 @@ def reopen(study: Path, name: str, folder: Path, fingerprint: str, found: Sequen
     with disk_errors(folder):
         if partial.exists():
             park(study, name)
-        os.replace(folder, partial)  # its meta.json is there still: a start after a crash puts it back
+        write_bytes(folder / "fingerprint", fingerprint.encode())
+        os.replace(folder, partial)  # stamp and meta.json are there: a start after a crash puts it back
         write_json(partial / NOTE, was)
-        write_bytes(partial / "fingerprint", fingerprint.encode())
         drop(partial, [one for one in found if one.shard is not None])
         kept = {file for index, file, _ in _markers(partial) if index not in bad}
         for path in sorted(p for p in partial.rglob("*") if p.is_file() or p.is_symlink()):

@@ -239,6 +239,19 @@ class Dice(Step):
         out.table("generations", table, SCHEMA)
 
 
+class Timed(Dice):
+    """The same numbers each time, and beside them what it took, which is never the same."""
+
+    name: ClassVar[str] = "timed"
+    measured: ClassVar[tuple[str, ...]] = ("took",)
+
+    def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
+        RAN.append(type(self).__name__)
+        out.table("took", pd.DataFrame({"seconds": [time.perf_counter()]}))
+        table = pd.DataFrame({"row": range(3), "value": 1.0, "split": ["fit", "tune", "test"], "note": None})
+        out.table("generations", table, SCHEMA)
+
+
 class Claim(Step):
     """Stands for audit_claim: reads a direction's file and a study's rows."""
 
