@@ -22,9 +22,9 @@ FLOORS: dict[str, int] = {
     "errors": 0,
     **dict.fromkeys(("types", "sites", "latents", "shards", "cores", "processor"), 1),
     **dict.fromkeys(("stats", "nulls", "registry", "blocks", "text", "strict", "halving"), 1),
-    **dict.fromkeys(("tally", "disk", "lock", "store", "aside", "writer", "reading", "recorded", "sharded"), 2),
+    **dict.fromkeys(("tally", "disk", "mounts", "lock", "store", "aside", "writer", "reading", "recorded", "sharded"), 2),
     **dict.fromkeys(ROOMS, 3),
-    "step": 4,
+    **dict.fromkeys(("step", "model_spec"), 4),
     **dict.fromkeys(("rows", "causal", "lens", "paths"), 4),  # what several steps share
     "steps": 5,
     "report": 6,
@@ -59,9 +59,9 @@ FLOORS: dict[str, int] = {
 
 TOGETHER = (
     ("types", "sites", "latents", "shards"),
-    ("disk", "lock", "store", "aside", "writer", "reading", "recorded", "sharded"),
-    ("step", "rows"),
-    ("step", "causal", "lens", "paths"),
+    ("disk", "mounts", "lock", "store", "aside", "writer", "reading", "recorded", "sharded"),
+    ("step", "model_spec", "rows"),
+    ("step", "model_spec", "causal", "lens", "paths"),
     ("config", "entries", "overrides", "describe"),
     (
         "run",
@@ -103,6 +103,7 @@ WITHOUT_TORCH = (
     "text",
     "disk",
     "lock",
+    "mounts",
     "store",
     "aside",
     "writer",

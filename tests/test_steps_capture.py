@@ -230,7 +230,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
 
 def test_smollm2_capture_equals_its_generation(smollm2, tmp_path, monkeypatch):
     spec = ModelSpec("smollm2-135m", device="cpu")
-    monkeypatch.setitem(sys.modules["gnomon.step"]._LOADED, spec, smollm2)
+    monkeypatch.setitem(sys.modules["gnomon.model_spec"]._LOADED, spec, smollm2)
     capture = {"sites": ["resid_post.0", "resid_post.29"], "positions": ["last_prompt", "last", "answer"]}
     generation = made(Generate(task={"sums": {"digits": 1}}, n=6, capture=capture), tmp_path, spec)
     later = made(Capture(**capture), tmp_path, spec, inputs={"generations": [generation]})

@@ -11,7 +11,8 @@ import pytest
 
 from gnomon.errors import UserError
 from gnomon.methods.emergence_blocks import _lead
-from gnomon.step import _FACTS, Context, Cost, Inputs, ModelSpec, Planning
+from gnomon.model_spec import _FACTS
+from gnomon.step import Context, Cost, Inputs, ModelSpec, Planning
 from gnomon.steps.emergence import Emergence
 from gnomon.store import Artifact
 from gnomon.writer import Writer

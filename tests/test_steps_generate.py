@@ -590,7 +590,7 @@ def test_the_identity_follows_options_data_and_source(tmp_path, monkeypatch):
 
 def test_smollm2_answers_sums(smollm2, tmp_path, monkeypatch):
     spec = ModelSpec("smollm2-135m", device="cpu")
-    monkeypatch.setitem(sys.modules["gnomon.step"]._LOADED, spec, smollm2)
+    monkeypatch.setitem(sys.modules["gnomon.model_spec"]._LOADED, spec, smollm2)
     capture = {"sites": ["resid_post.10", "resid_post.29"], "positions": ["last_prompt", "last", "answer"]}
     step = Generate(task={"sums": {"digits": 1}}, n=6, batch_size=3, capture=capture)
     artifact = made(step, tmp_path, spec)

@@ -101,7 +101,7 @@ def test_changes_equal_those_of_ablating_by_hand(study, where):
 
 def test_a_planted_layer_ranks_first(study):
     """The one MLP that writes the right answer's direction costs the answer most; nothing else was touched."""
-    from gnomon.step import _LOADED
+    from gnomon.model_spec import _LOADED
 
     spec = causal_study.spec()
     model = spec.load()

@@ -20,9 +20,10 @@ from gnomon.lens.texts import read_texts
 from gnomon.methods.agreement import CHECKS
 from gnomon.methods.neuron_auroc import AUROC
 from gnomon.methods.neuron_ranking import NEURONS
+from gnomon.model_spec import _LOADED
 from gnomon.report.resolve import check
 from gnomon.report.sections import make_section
-from gnomon.step import _LOADED, Cost, Planning
+from gnomon.step import Cost, Planning
 from gnomon.steps.neurons import Neurons
 from gnomon.store import Artifact
 from gnomon.types import Direction, Site

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from gnomon.errors import UserError
-from gnomon.step import _FACTS, Context, Cost, Inputs, ModelSpec, Planning
+from gnomon.model_spec import _FACTS
+from gnomon.step import Context, Cost, Inputs, ModelSpec, Planning
 from gnomon.steps.surface import Surface
 from gnomon.store import Artifact
 from gnomon.writer import Writer
