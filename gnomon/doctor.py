@@ -16,7 +16,7 @@ from gnomon import calibration, machine
 from gnomon.cores import memory_bytes, physical_cores
 from gnomon.errors import UserError
 from gnomon.installed import bare, differing, names_of_extras, required, version
-from gnomon.lock import file_system, network
+from gnomon.mounts import file_system, network
 from gnomon.text import size
 
 OLDEST = (3, 11)

@@ -26,34 +26,13 @@ from typing import IO, Any
 
 from gnomon.disk import disk_error
 from gnomon.errors import UserError
+from gnomon.mounts import network
 
 BEAT, SILENCE = 30.0, 300.0
 """Seconds between two signs of life, and without one until an owner elsewhere counts as dead."""
 PATIENCE = 3.0
 """Seconds that a lock is tried for while its owner seems to be gone, or has not said yet who it is."""
-NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "9p", "fuse.", "afs", "orangefs",
-           "pvfs", "virtiofs", "vboxsf", "davfs", "ocfs2", "gfs2")  # fmt: skip
 OWNER, BURIAL = ".lock.owner", ".lock.dead-"
-
-
-def file_system(path: Path) -> str:
-    """The type of the file system that a folder is on ("ext4", "nfs4"); "" where the system does not tell."""
-    try:
-        lines = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    here, best, found = Path(path).resolve(), -1, ""
-    for _, point, kind in (line.split()[:3] for line in lines if len(line.split()) > 2):
-        for code, sign in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-            point = point.replace(code, sign)
-        if here.is_relative_to(point) and len(point) >= best:
-            best, found = len(point), kind
-    return found
-
-
-def network(path: Path) -> bool:
-    """Whether other hosts may write to this folder: there flock may be one host's own."""
-    return file_system(path).startswith(NETWORK)
 
 
 class Lock:
@@ -65,8 +44,7 @@ class Lock:
         """Who left the lock behind, in words; "" where nobody did."""
         self._file: IO[str] | None = None
         self._burials: list[Path] = []
-        self._stop = threading.Event()
-        self._beating: threading.Thread | None = None
+        self._stop, self._noting = threading.Event(), threading.Lock()
 
     def acquire(self) -> None:
         """Take it, or raise the UserError that names who has it."""
@@ -77,28 +55,34 @@ class Lock:
             self._claim(self.folder / OWNER, held and not network(self.folder))
             for old in self.folder.glob(f"{BURIAL}*"):
                 old.unlink(missing_ok=True)
+            threading.Thread(target=self._beat, name="gnomon-lock", daemon=True).start()
         except OSError as error:
             self._give_up()
             raise disk_error(Path(error.filename or self.folder), error) from error
         except BaseException:
             self._give_up()
             raise
-        self._beating = threading.Thread(target=self._beat, name="gnomon-lock", daemon=True)
-        self._beating.start()
 
     def release(self) -> None:
         """Give it back; right also where another run has taken it meanwhile."""
         self._stop.set()
         try:
-            if _read(self.folder / OWNER).get("token") == self.token:
-                (self.folder / OWNER).unlink(missing_ok=True)
+            with self._noting:  # no beat may bring the file back
+                if _read(self.folder / OWNER).get("token") == self.token:
+                    (self.folder / OWNER).unlink(missing_ok=True)
         except OSError:
             pass  # the disk is away: the next run finds this one's process gone
         finally:
-            self._close()
+            if self._file is not None:
+                self._file.close()
 
     def check(self) -> None:
-        """UserError where another run has taken the lock, since this one gave no sign of life for minutes."""
+        """UserError where another run has taken the lock, since this one gave no sign of life for minutes.
+
+        Looks at the disk: a process that was stopped, or whose host slept, has not beaten yet when it goes on.
+        """
+        if self._file is not None and not self._file.closed:
+            self._look()
         if self.lost:
             raise UserError(
                 f"{self.folder} was taken over by {self.lost} while this run stood still",
@@ -110,11 +94,7 @@ class Lock:
         for burial in self._burials:
             with suppress(OSError):
                 burial.unlink(missing_ok=True)
-        self._close()
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        self.release()
 
     def _flock(self, file: IO[str]) -> bool:
         """Take flock: True where it is held, False where the disk has none or a dead owner of another host keeps it."""
@@ -151,16 +131,26 @@ class Lock:
                 self.taken_from = _words(owner) if note.name == OWNER else self.taken_from
                 note.unlink(missing_ok=True)
 
-    def _beat(self) -> None:
-        """Touch the owner's file until released; stop the run where the file is another's."""
+    def _look(self) -> None:
+        """Touch the owner's file, or put it back where it has gone; note who has it where that is another."""
         note = self.folder / OWNER
-        while not self._stop.wait(BEAT):
+        with self._noting:
+            if self._stop.is_set() or self.lost:
+                return
             owner = _read(note)
-            if owner.get("token") == self.token:
-                with suppress(OSError):  # the disk is full or away for a while: the next beat may pass
+            with suppress(OSError):  # the disk is full or away for a while: the next time may pass
+                if owner.get("token") == self.token:
                     os.utime(note)
-            elif owner and not self._stop.is_set():
-                self.lost = _words(owner)
+                elif owner:
+                    self.lost = _words(owner)
+                elif not note.exists():  # deleted by hand, or by a taker that stood still in the middle
+                    _make(note, _me(self.token))
+
+    def _beat(self) -> None:
+        """Give signs of life until released; stop the run where another has taken it."""
+        while not self._stop.wait(BEAT):
+            self._look()
+            if self.lost:
                 os.kill(os.getpid(), signal.SIGINT)  # it also ends a wait of the main thread
                 return
 
@@ -188,14 +178,14 @@ def _me(token: str) -> dict[str, Any]:
 
 
 def _make(note: Path, content: dict[str, Any]) -> bool:
-    """Create a file with its content in one stroke; False where one of that name is there."""
+    """Create a file with its content in one stroke; False where one of that name is there, and another's."""
     temporary = note.with_name(f".{note.name}.{content['token']}.tmp")
     try:
         temporary.write_text(json.dumps(content))
         try:
             os.link(temporary, note)
-        except FileExistsError:
-            return False
+        except FileExistsError:  # it may be our own: a network disk can say so of a link that it made when asked twice
+            return _read(note).get("token") == content["token"]
         except OSError:  # a disk without hard links
             try:
                 descriptor = os.open(note, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -279,11 +269,8 @@ def _process(pid: int) -> tuple[bool, int]:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return fields[0] not in ("Z", "X"), int(fields[19])
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return False, 0
     except (OSError, ValueError, IndexError):
-        pass
+        pass  # where /proc hides other users' processes (hidepid), it has none of theirs either
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

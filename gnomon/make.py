@@ -71,7 +71,8 @@ def make(planned: Planned, plan: Plan, command: str, lock: Lock, log: logging.Lo
     artifact = writer.commit({
         "step": planned.entry.step, "name": planned.name, "version": planned.step.version,
         "options": planned.step.model_dump(mode="json"), "writes": list(planned.node.writes),
-        "inputs": _inputs(planned, out, made_of), "identity": planned.identity, "model": _model(planned), "seed": study.seed,
+        "inputs": _inputs(planned, out, made_of), "identity": planned.identity, "model": _model(planned),
+        "seed": study.seed,
         "started": tries[0]["started"], "finished": now(), "seconds": round(seconds, 3), **machine.peak_memory(),
         **provenance.worker_peak(writer.done().values()), "source": provenance.source(),
         "cost": asdict(planned.node.cost), "ledger": ctx.ledger, "device": device, "threads": threads,

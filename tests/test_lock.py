@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from gnomon import lock
+from gnomon import lock, mounts
 from gnomon.errors import UserError
 from gnomon.lock import OWNER, Lock, study_lock
 
@@ -176,14 +176,12 @@ def test_the_age_is_by_the_disks_own_clock(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_file_systems_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert lock.file_system(tmp_path)
-    mounts = (
-        f"a / ext4 rw\nb {tmp_path}/with\\040space nfs4 rw\nc {tmp_path}/x fuse.sshfs rw\nd {tmp_path}/x/y xfs rw\n"
-    )
+    assert mounts.file_system(tmp_path)
+    table = f"a / ext4 rw\nb {tmp_path}/with\\040space nfs4 rw\nc {tmp_path}/x fuse.sshfs rw\nd {tmp_path}/x/y xfs rw\n"
     real = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: mounts if str(self) == "/proc/mounts" else real(self))
-    assert lock.file_system(tmp_path / "with space" / "s") == "nfs4"
-    assert [lock.network(tmp_path / p) for p in ("with space", "x/s", "x/y/s", "z")] == [True, True, False, False]
+    monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: table if str(self) == "/proc/mounts" else real(self))
+    assert mounts.file_system(tmp_path / "with space" / "s") == "nfs4"
+    assert [mounts.network(tmp_path / p) for p in ("with space", "x/s", "x/y/s", "z")] == [True, True, False, False]
 
 
 # ---------------------------------------------------------------- signs of life
@@ -210,6 +208,65 @@ def test_a_run_that_was_taken_over_stops_and_leaves_the_other_alone(tmp_path: Pa
     with pytest.raises(UserError, match="was taken over by host elsewhere, pid 7"):
         work()
     assert owner(tmp_path)["host"] == "elsewhere"
+
+
+def test_a_commit_is_refused_at_once_after_a_takeover_that_no_beat_has_seen(tmp_path: Path):
+    with study_lock(tmp_path) as held:
+        held.check()
+        note(tmp_path, host="elsewhere", pid=7, token="e" * 32)  # while this process was stopped
+        with pytest.raises(UserError, match="was taken over by host elsewhere, pid 7"):
+            held.check()
+    assert owner(tmp_path)["host"] == "elsewhere"
+
+
+def test_an_owners_file_that_went_is_put_back_and_not_after_the_release(tmp_path: Path):
+    with study_lock(tmp_path) as held:
+        (tmp_path / OWNER).unlink()
+        held.check()
+        assert owner(tmp_path)["token"] == held.token
+    held._look()
+    assert not (tmp_path / OWNER).exists()
+
+
+def test_a_lock_that_fails_to_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    with pytest.raises(RuntimeError), study_lock(tmp_path):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock"]
+
+
+def test_a_process_that_proc_hides_is_not_dead(monkeypatch: pytest.MonkeyPatch, dead_pid: int):
+    """hidepid: another user's process has no folder in /proc, and signals to it are refused."""
+
+    def kill(pid: int, number: int) -> None:
+        raise ProcessLookupError if pid == dead_pid else PermissionError
+
+    real = Path.read_text
+
+    def hidden(self: Path, *a: Any, **k: Any) -> str:
+        if self.name == "stat" and self.parent.name != "self":
+            raise FileNotFoundError
+        return real(self, *a, **k)
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    monkeypatch.setattr(os, "kill", kill)
+    assert lock._process(os.getppid()) == (True, 0)
+    assert lock._process(dead_pid) == (False, 0)
+
+
+def test_a_disk_that_says_of_our_own_link_that_it_is_there_does_not_refuse_us(tmp_path: Path, monkeypatch):
+    real = os.link
+
+    def twice(*arguments: Any) -> None:  # the first answer was lost, and the request sent again
+        real(*arguments)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", twice)
+    with study_lock(tmp_path) as held:
+        assert owner(tmp_path)["token"] == held.token
 
 
 # ---------------------------------------------------------------- two takers at once
