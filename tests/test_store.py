@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ import gnomon
 from gnomon.aside import bring_back, finish_swaps
 from gnomon.disk import fit_dtype, table_bytes, write_bytes, write_json
 from gnomon.errors import UserError
-from gnomon.store import META, Artifact, ShardedArray, Study
+from gnomon.sharded import BLOCK, ShardedArray
+from gnomon.store import META, Artifact, Study
 from gnomon.types import Direction, Site
 from gnomon.writer import Writer
 
@@ -126,6 +128,37 @@ def test_sharded_arrays_index_like_numpy():
     for bad in (7, -8, [7], [-8], [0.5], np.ones(6, dtype=bool)):
         with pytest.raises(IndexError):
             sharded[bad]
+
+
+@pytest.mark.parametrize("kind", ["<f2", "<f4", "<f8"])
+def test_every_way_of_reading_looks_for_what_is_not_finite(kind: str):
+    most = np.finfo(kind).max
+    rows = BLOCK // np.dtype(kind).itemsize // 4
+    clean = np.zeros((rows + 7, 8), dtype=kind)
+    clean[0], clean[1], clean[-1] = most, -most, np.finfo(kind).smallest_subnormal
+    reads = (lambda v, i: v[i], lambda v, i: v[i : i + 2], lambda v, i: v[[0, i]], lambda v, _: v[:],
+             lambda v, _: list(v), lambda v, _: np.asarray(v), lambda v, i: v[i, :4], lambda v, i: v[i - 1 : i + 1, 3])  # fmt: skip
+    for read in reads:
+        read(ShardedArray([clean, clean]), rows)
+    nan = np.array(np.nan, kind)
+    for bad in (np.inf, -np.inf, nan, -nan):
+        for at in (rows - 1, 2 * rows + 13):
+            parts = [clean.copy(), clean.copy()]
+            parts[at // len(clean)][at % len(clean), 3] = bad
+            for read in reads:
+                with pytest.raises(UserError, match="NaN or infinite"):
+                    read(ShardedArray(parts), at)
+    assert ShardedArray([clean, parts[1]])[3].shape == (8,)  # what is not asked for is not looked at
+
+
+def test_reading_finite_numbers_takes_no_memory_beyond_the_copy():
+    values = ShardedArray([np.ones((4096, 512), dtype=np.float16)] * 4)
+    tracemalloc.start()
+    try:
+        copy = values[:]
+        assert tracemalloc.get_traced_memory()[1] < copy.nbytes * 1.05
+    finally:
+        tracemalloc.stop()
 
 
 def test_directions_come_back_with_widths_of_their_own(tmp_path: Path):
