@@ -29,7 +29,7 @@ from gnomon.errors import UserError, unknown
 from gnomon.models.device_map import check_map, sizes
 from gnomon.overrides import apply
 from gnomon.registry import find
-from gnomon.shards import Executor
+from gnomon.shards import Executor, check_executor
 from gnomon.step import ModelSpec, Step
 from gnomon.strict import build, read_yaml, refuse_infinite, write_yaml
 
@@ -257,7 +257,17 @@ def _executor(study: StudyFile) -> Executor:
     cls: Any = find("executor", name)
     if "mixed" in getattr(cls, "model_fields", {}):
         options = {"mixed": study.mixed, **options}
-    return build(cls, options, f"executor.{name}") if hasattr(cls, "model_fields") else cls(**options)
+    if hasattr(cls, "model_fields"):
+        executor: Any = build(cls, options, f"executor.{name}")
+    else:
+        try:
+            executor = cls(**options)
+        except TypeError as error:
+            raise UserError(f"executor {name}: {error}", f"options that {cls.__name__} takes") from None
+    check_executor(executor, name)
+    if hasattr(executor, "computes_on"):
+        executor.computes_on(study.device)
+    return executor
 
 
 def _check_names(study: StudyFile) -> None:

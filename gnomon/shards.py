@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from gnomon.errors import UserError
 
 
 class Worker(Protocol):
@@ -32,7 +35,11 @@ Watch = Callable[[ShardEvent], None]
 
 
 class Executor(Protocol):
-    """Runs workers over shards, in any order and place. `prepare` once before work, `close` however it ends."""
+    """Runs workers over shards, in any order and place. `prepare` once before work, `close` however it ends.
+
+    One that has them is also asked: `computes_on(device)`, told the study's device first of all;
+    `device_class(device) -> str`, where its workers compute; `disk_delay`, seconds until their files are seen here.
+    """
 
     def processes(self, memory_bytes: int = 0) -> int:
         """Worker processes that share one machine: its threads and memory are divided by it.
@@ -57,3 +64,19 @@ class Executor(Protocol):
     def close(self) -> None:
         """End every process; also right without `prepare`, and twice."""
         ...
+
+
+CALLS: Mapping[str, tuple[Any, ...]] = {"processes": (0,), "prepare": (Path(),), "map": (None, (), None), "close": ()}
+"""What every executor must take, by method."""
+
+
+def check_executor(executor: object, name: str) -> None:
+    """UserError where a user's own class is no executor: a method is missing, or takes other arguments."""
+    for method, given in CALLS.items():
+        wanted = str(inspect.signature(getattr(Executor, method)))
+        try:
+            inspect.signature(getattr(executor, method)).bind(*given)
+        except (AttributeError, TypeError) as error:
+            raise UserError(
+                f"executor {name} cannot be used: {error}", f"{method}{wanted}", "see Executor in gnomon/shards.py"
+            ) from None

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gnomon.errors import UserError
+
 
 class Dies:
     """A worker whose process ends as soon as it opens."""
@@ -81,6 +83,31 @@ class KilledBy:
                 Path(self.once).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return os.getpid()
+
+
+@dataclass
+class Marks:
+    """A worker that leaves a file of each shard's rows; `trouble` names what goes wrong on which shard."""
+
+    folder: str
+    trouble: dict[str, int]
+
+    def open(self) -> None:
+        with open(Path(self.folder) / "opened", "a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def __call__(self, shard: tuple[int, Any]) -> int:
+        index, rows = shard
+        if not (Path(self.folder) / "no-more-trouble").exists():
+            if self.trouble.get("kill") == index:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.trouble.get("user_error") == index:
+                raise UserError(f"shard {index} cannot be made", "another number", "choose n below 10")
+            if self.trouble.get("bug") == index:
+                raise ZeroDivisionError(f"shard {index}")
+            time.sleep(self.trouble.get("sleep", 0) / 1000)
+        (Path(self.folder) / f"{index}.done").write_text(str(rows))
+        return len(rows)
 
 
 class Slow:

@@ -23,7 +23,7 @@ from gnomon.registry import find, table
 from gnomon.shards import Executor, ShardEvent, Watch, Worker
 from gnomon.writer import Writer
 from tests.fake_steps import CountWorker
-from tests.light_workers import Dies, Holds, KilledBy, Slow, Threads, Unsendable
+from tests.light_workers import Dies, Holds, KilledBy, Marks, Slow, Threads, Unsendable
 
 ROOT = Path(__file__).parent.parent
 F = "f" * 64
@@ -40,6 +40,19 @@ def work(
     return writer, [
         (shard[0], result) for shard, result in Local(workers=workers, retries=retries).map(worker, tasks, watch)
     ]
+
+
+def marks(
+    folder: Path, workers: int, shards: int = 6, watch: Watch | None = None, retries: int = 2, **trouble: int
+) -> list[Any]:
+    """The like with processes that import nothing heavy: shards that have a file already are not made again."""
+    tasks = [(i, [i] * 4) for i in range(shards) if i not in marked(folder)]
+    worker = Marks(str(folder), trouble)
+    return [(shard[0], result) for shard, result in Local(workers=workers, retries=retries).map(worker, tasks, watch)]
+
+
+def marked(folder: Path) -> list[int]:
+    return sorted(int(path.stem) for path in folder.glob("*.done"))
 
 
 def opened(folder: Path) -> list[int]:
@@ -88,35 +101,32 @@ def test_no_shards_open_nothing(tmp_path: Path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_workers_user_error_crosses_unchanged(tmp_path: Path, workers: int):
     with pytest.raises(UserError) as caught:
-        work(tmp_path, workers, user_error=3)
+        marks(tmp_path, workers, user_error=3)
     assert (caught.value.got, caught.value.do) == ("shard 3 cannot be made", "choose n below 10")
-    assert 3 not in Writer(tmp_path, "count", F).done()
+    assert 3 not in marked(tmp_path)
 
 
 def test_any_other_error_comes_with_the_workers_traceback(tmp_path: Path):
     with pytest.raises(RuntimeError, match=r"failed on shard 3:\n(.|\n)*ZeroDivisionError: shard 3"):
-        work(tmp_path, 2, bug=3)
+        marks(tmp_path, 2, bug=3)
     assert waited(lambda: all(dead(pid) for pid in opened(tmp_path)))
 
 
 def test_a_shard_that_kills_every_worker_is_named_and_the_rest_finishes(tmp_path: Path):
     told: list[ShardEvent] = []
     with pytest.raises(UserError) as caught:
-        work(tmp_path, 2, kill=2, watch=told.append, retries=1)
+        marks(tmp_path, 2, kill=2, watch=told.append, retries=1)
     text = str(caught.value)
     assert "was killed by SIGKILL on shard 2, the last of 2 tries" in text
     assert any(f"(pid {pid})" in text for pid in opened(tmp_path))
     assert "1 of 6 shards are missing" in text
     assert "run the same command again" in text
-    assert sorted(Writer(tmp_path, "count", F).done()) == [0, 1, 3, 4, 5]
+    assert marked(tmp_path) == [0, 1, 3, 4, 5]
     assert [(e.kind, e.shard[0]) for e in told if e.kind in ("retry", "lost")] == [("retry", 2), ("lost", 2)]
     assert all("was killed by SIGKILL" in e.text for e in told if e.kind in ("retry", "lost"))
     (tmp_path / "no-more-trouble").touch()
-    resumed, results = work(tmp_path, 1)
-    (tmp_path / "whole").mkdir()
-    whole, _ = work(tmp_path / "whole", 1)
-    assert results == [(2, 4)]
-    assert resumed.commit({}).meta["files"] == whole.commit({}).meta["files"]
+    assert marks(tmp_path, 1) == [(2, 4)]
+    assert marked(tmp_path) == list(range(6))
 
 
 def test_a_shard_whose_worker_died_is_tried_again_by_another(tmp_path: Path):
@@ -249,6 +259,58 @@ def test_auto_is_one_a_core_if_memory_allows_or_one_a_group_of_devices(monkeypat
     assert crew_devices.groups(2) == ["4,5", "6,7"]
 
 
+def test_gpus_are_neither_counted_nor_handed_out_where_the_study_computes_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    from gnomon.config import load
+
+    monkeypatch.setattr(crew_devices, "physical_cores", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+
+    def executor(device: str, **options: Any) -> Executor:
+        study = {"model": "tiny", "device": device, "executor": {"local": {"workers": "auto", **options}}}
+        return load({**study, "steps": [{"generate": {"task": "capitals", "n": 3}}]}).executor
+
+    assert {d: executor(d).processes() for d in ("auto", "cuda", "cuda:1", "cpu", "mps")} == {
+        "auto": 2, "cuda": 2, "cuda:1": 1, "cpu": 3, "mps": 3
+    }  # fmt: skip
+    seen = {result[1] for _, result in executor("cpu").map(Threads(), [(i, 0.05) for i in range(3)])}
+    assert seen == {"4,5"}  # as the run itself has it
+    with pytest.raises(UserError, match="2 CUDA devices, but there are 0 here on device cpu"):
+        executor("cpu", gpus=2).prepare(tmp_path)
+
+
+class NotOne:
+    """An executor that was written for other methods."""
+
+    def __init__(self, fast: bool = False) -> None: ...
+    def processes(self) -> int:
+        return 1
+
+    def map(self, worker: Worker, shards: Any, watch: Any = None) -> Iterator[Any]:
+        return iter(())
+
+
+class Half(NotOne):
+    def processes(self, memory_bytes: int = 0) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [("NotOne", {}, r"too many positional arguments; processes\(.*memory_bytes"), ("Half", {}, "'prepare'"),
+     ("NotOne", {"slow": 1}, "slow")],
+)  # fmt: skip
+def test_a_users_own_class_that_is_no_executor_is_refused_when_the_study_is_read(
+    name: str, options: dict[str, Any], said: str
+):
+    from gnomon.config import load
+
+    steps = [{"generate": {"task": "capitals", "n": 3}}]
+    with pytest.raises(UserError, match=f"executor tests.test_executors:{name}.*{said}"):
+        load({"model": "tiny", "executor": {f"tests.test_executors:{name}": options}, "steps": steps})
+
+
 def test_a_worker_has_a_group_of_devices_to_itself(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     seen = {result[1] for _, result in Local(workers="auto", gpus=2).map(Threads(), [(i, 0.1) for i in range(4)])}
@@ -292,9 +354,7 @@ def test_workers_get_their_own_device_and_the_runs_threads(monkeypatch: pytest.M
 
 
 def test_an_abandoned_map_leaves_no_process(tmp_path: Path):
-    writer = Writer(tmp_path, "count", F)
-    worker = CountWorker(str(writer.path), 0, 0, 0, {"sleep": 50})
-    results = Local(workers=2).map(worker, [(i, [i]) for i in range(50)])
+    results = Local(workers=2).map(Marks(str(tmp_path), {"sleep": 50}), [(i, [i]) for i in range(50)])
     next(iter(results))
     results.close()  # type: ignore[attr-defined]
     assert waited(lambda: all(dead(pid) for pid in opened(tmp_path)))
@@ -309,10 +369,10 @@ def test_an_abandoned_map_leaves_no_process(tmp_path: Path):
 def test_workers_end_with_their_driver(tmp_path: Path, number: signal.Signals, group: bool, sleep: int, wanted: str):
     script = f"""
 if __name__ == "__main__":
-    from pathlib import Path
-    from tests.test_executors import work
+    from gnomon.executors.local import Local
+    from tests.light_workers import Marks
     try:
-        work(Path({str(tmp_path)!r}), 2, 100, sleep={sleep})
+        list(Local(workers=2).map(Marks({str(tmp_path)!r}, {{"sleep": {sleep}}}), [(i, [i]) for i in range(100)]))
     except KeyboardInterrupt:
         print("interrupted")
 """
@@ -331,7 +391,7 @@ if __name__ == "__main__":
     assert said.strip() == wanted
     assert "Traceback" not in errors
     assert waited(lambda: all(dead(pid) for pid in opened(tmp_path)))
-    assert len(Writer(tmp_path, "count", F).done()) < 100
+    assert len(marked(tmp_path)) < 100
 
 
 def test_bad_options_are_refused():

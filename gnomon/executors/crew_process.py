@@ -7,6 +7,7 @@ is loaded, so workers and shards come as bytes, and are unpickled after it.
 from __future__ import annotations
 
 import gc
+import multiprocessing as mp
 import os
 import pickle
 import signal
@@ -15,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 from gnomon.errors import UserError
 from gnomon.shards import Worker
@@ -81,7 +82,14 @@ def release() -> None:
 
 
 def _die_with(driver: int) -> None:
-    """End this process when its driver is gone, even in the middle of a shard."""
+    """End this process when its driver is gone, at once and even in the middle of a shard: another run may come.
+
+    The driver's end closes a pipe; its number is looked at too, for what the driver has forked holds that pipe open.
+    """
+    parent = mp.parent_process()
     while os.getppid() == driver:
-        time.sleep(0.5)
+        if parent is None:
+            time.sleep(0.5)
+        elif wait([parent.sentinel], 0.5):
+            break
     os._exit(1)

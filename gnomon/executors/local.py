@@ -24,16 +24,22 @@ class Local(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
-    """Processes; 1 works in this one. auto: one a group of `gpus` CUDA devices; without such devices one a physical
-    core, but no more than fit into memory with the study's model. Each has its share of the threads."""
+    """Processes; 1 works in this one. auto: one a group of `gpus` CUDA devices; without such devices, or with
+    `device: cpu`, one a physical core, but no more than fit into memory with the study's model. Each has its share of
+    the threads."""
     gpus: int = Field(default=1, ge=1)
     """CUDA devices that each worker process has to itself; more than one for a model that is split over several. Where
     there are more workers than groups of devices, some share theirs."""
     retries: int = Field(default=2, ge=0)
     """How often a shard is tried again whose worker died; as many dead workers are replaced."""
 
+    _device: str = PrivateAttr(default="auto")
     _settled: int | None = PrivateAttr(default=None)
     _crew: Crew | None = PrivateAttr(default=None)
+
+    def computes_on(self, device: str) -> None:
+        """Take in the study's device, before anything is asked: on `cpu` GPUs are neither counted nor handed out."""
+        self._device = device
 
     def processes(self, memory_bytes: int = 0) -> int:
         """Worker processes on this machine; of `auto` the number is settled when it is first asked for.
@@ -41,12 +47,12 @@ class Local(BaseModel):
         memory_bytes: what each takes, 0 where it is not known. Raises UserError where `gpus` are not there.
         """
         if self._settled is None:
-            self._settled = how_many(self.gpus, memory_bytes) if self.workers == "auto" else self.workers
+            self._settled = how_many(self.gpus, memory_bytes, self._device) if self.workers == "auto" else self.workers
         return self._settled
 
     def prepare(self, folder: Path) -> None:
         """Nothing to start beforehand; UserError where `gpus` are not there."""
-        groups(self.gpus)
+        groups(self.gpus, self._device)
 
     def close(self) -> None:
         """End the worker processes."""
@@ -69,7 +75,7 @@ class Local(BaseModel):
             yield from _here(worker, shards, watch)
             return
         if self._crew is None:
-            self._crew = Crew(count, groups(self.gpus))
+            self._crew = Crew(count, groups(self.gpus, self._device))
         yield from self._crew.map(worker, shards, self.retries, watch)
 
 
