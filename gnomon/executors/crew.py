@@ -212,8 +212,11 @@ def end(members: list[Member]) -> None:
 
 
 def _death(member: Member, shard: Any) -> str:
-    """How a process ended and what it was on."""
+    """How a process ended and what it was on; one that only left its pipe ends now: its shard goes to another."""
     member.process.join(10)
+    if member.process.is_alive():
+        member.process.kill()
+        member.process.join(10)
     code = member.process.exitcode
     how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with code {code}"
     return f"worker {member.number} (pid {member.process.pid}) {how} on {label(shard)}"

@@ -77,7 +77,8 @@ class Crew:
                 self._hand_out(payload, shards, waiting, running, watch)
                 if self.members:
                     seen = time.monotonic()
-                if deaths > wanted * (self.retries + 1) or time.monotonic() - seen > self.patience:
+                nobody = not running and not self.joining  # all were turned away: none is asked for any more
+                if nobody or deaths > wanted * (self.retries + 1) or time.monotonic() - seen > self.patience:
                     lost.append(self._nobody(deaths))
                     break
                 for ref in ray.wait([*running, *self.joining], num_returns=1, timeout=1.0)[0]:
