@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gnomon.errors import UserError, nearest, unknown
-from gnomon.registry import find
+from gnomon.registry import recorded
 from gnomon.step import Cost, Step
 from gnomon.store import Artifact
 
@@ -69,7 +69,7 @@ def _committed(name: str, path: Path) -> Node:
     """The node of a folder on disk, with what it was made of (its neighbours)."""
     artifact = Artifact(path)
     meta = artifact.meta
-    step: Any = None if "writes" in meta else find("step", str(meta.get("step")))
+    step: Any = None if "writes" in meta else recorded("step", str(meta.get("step")))
     writes = tuple(meta["writes"] if step is None else step.writes)
     saved: dict[str, Any] = {k: v for k, v in meta.get("cost", {}).items() if k in Cost.__dataclass_fields__}
     cost = replace(Cost(**saved), sites=tuple(f"{site}@{position}" for site, position in artifact.sites()))

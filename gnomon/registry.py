@@ -1,4 +1,9 @@
-"""Name, or "module:Class", to class. Each room keeps its own table of names; nothing is imported before it is asked."""
+"""Name, or "module:Class", to class. Each room keeps its own table of names; nothing is imported before it is asked.
+
+Two ways, by who wrote the name down: `find` is for what the user asks to be run (a study file, a command's argument)
+and imports a module of theirs; `recorded` is for what a folder says of itself (meta.json), which may be a stranger's:
+it imports nothing but gnomon's own.
+"""
 
 from __future__ import annotations
 
@@ -50,3 +55,24 @@ def find(kind: str, name: str) -> type:
             sys.path.insert(0, os.getcwd())
         return load(name, name)
     raise unknown(kind, name, names)
+
+
+def recorded(kind: str, name: str) -> type:
+    """Resolve a name that a study's folder holds: a registered one, or one of a module that this process has imported.
+
+    Looking at a study (show, report, diff, export) must run no code that the study names. After `gnomon run` the
+    module of a user's own step is imported, and so its section is made; a later `gnomon report` makes a generic one.
+    Raises UserError for a module that is not imported, and for an unknown name.
+    """
+    names = table(kind)
+    module, colon, attribute = name.partition(":")
+    if name in names or not colon:
+        return find(kind, name)
+    if module not in sys.modules:
+        raise UserError(f"the folder names {name!r}, and no module that a folder names is imported to look at it",
+                        "gnomon run, or Python that has imported it",
+                        f"if it is yours: import {module}, then gnomon.report.html.build_report(STUDY)")  # fmt: skip
+    found = getattr(sys.modules[module], attribute, None)
+    if not isinstance(found, type):
+        raise UserError(f"{module!r} has no class {attribute!r}", "module:Class", "check the spelling")
+    return found

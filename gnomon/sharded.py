@@ -14,7 +14,6 @@ from gnomon.errors import UserError
 from gnomon.reading import load_array
 from gnomon.sites import RAGGED
 
-
 BLOCK = 1 << 18
 """Bytes that are looked at before others are read."""
 WORDS: dict[int, tuple[np.dtype, np.dtype, int, int]] = {

@@ -84,3 +84,35 @@ def test_a_stranger_s_step_is_not_called(tmp_path: Path, monkeypatch):
         assert "could not be made" in summary.reason
         assert summary.blocks
         assert not (tmp_path / CANARY).exists(), step
+
+
+def test_looking_at_a_study_imports_no_module_that_it_names(tmp_path: Path):
+    """Even one that is a step: importing it is running it. Once it is imported, its own section is made."""
+    seen = f"open({str(tmp_path / CANARY)!r}, 'a').write('x')\n"
+    step = "from gnomon.step import Step\nclass Mine(Step):\n    def summary(self, artifact):\n        return []\n"
+    (tmp_path / "their_steps.py").write_text(seen + step)
+    study = made(tmp_path / "study")
+    file = study / "generate" / "meta.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"step": "their_steps:Mine", "options": {}}))
+    looks = """
+import sys
+from pathlib import Path
+from typer.testing import CliRunner
+from gnomon.cli import app
+sys.path.insert(0, ".")
+for words in (["show", "study"], ["show", "study/generate"], ["report", "study"], ["diff", "study", "study"]):
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+assert "no module that a folder names is imported" in Path("study/report.html").read_text()
+assert "their_steps" not in sys.modules
+import their_steps
+from gnomon.report.sections import summarise
+from gnomon.store import Artifact
+assert summarise(Artifact("study/generate")).kind is their_steps.Mine
+assert not summarise(Artifact("study/generate")).reason
+"""
+    here = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", looks], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(here)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / CANARY).read_text() == "x", "imported by the test alone"

@@ -137,7 +137,8 @@ def test_every_way_of_reading_looks_for_what_is_not_finite(kind: str):
     clean = np.zeros((rows + 7, 8), dtype=kind)
     clean[0], clean[1], clean[-1] = most, -most, np.finfo(kind).smallest_subnormal
     reads = (lambda v, i: v[i], lambda v, i: v[i : i + 2], lambda v, i: v[[0, i]], lambda v, _: v[:],
-             lambda v, _: list(v), lambda v, _: np.asarray(v), lambda v, i: v[i, :4], lambda v, i: v[i - 1 : i + 1, 3])  # fmt: skip
+             lambda v, _: list(v), lambda v, _: np.asarray(v), lambda v, i: v[i, :4],
+             lambda v, i: v[i - 1 : i + 1, 3])  # fmt: skip
     for read in reads:
         read(ShardedArray([clean, clean]), rows)
     nan = np.array(np.nan, kind)

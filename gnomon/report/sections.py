@@ -10,7 +10,7 @@ from typing import Any
 
 from gnomon.blocks import Block, Figure, Heat, Page, Table, Text, Tokens
 from gnomon.errors import UserError
-from gnomon.registry import find
+from gnomon.registry import recorded
 from gnomon.report.charts import chart
 from gnomon.report.escape import clip
 from gnomon.report.formats import seconds, size
@@ -94,13 +94,14 @@ class Section:
 def summarise(artifact: Artifact) -> Summary:
     """A step's own blocks, found by its class; generic ones where that is missing, too old, or fails.
 
+    A module that only meta.json names is not imported: see `gnomon.registry.recorded`.
     A user's class may raise anything: the error is logged, and the report prints it in the section.
     """
     meta = artifact.meta
     name = str(meta.get("step", artifact.name))
     kind = None
     try:
-        kind = find("step", name)
+        kind = recorded("step", name)
         if not issubclass(kind, Step):  # a name in a stranger's meta.json is called only where it is a step
             raise UserError(f"{name!r} is no step")
         known, written = getattr(kind, "version", 0), meta.get("version", 0)
