@@ -31,7 +31,11 @@ def compare_command(
     as_json: Annotated[bool, typer.Option("--json", help="The tables as JSON.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of draws and shuffles.")] = 0,
 ) -> None:
-    """Compare two generations of the same questions: accuracy, calibration, confidence, activations, probes."""
+    """Compare two generations of the same questions: accuracy, calibration, confidence, activations, probes.
+
+    For two models, adapters or prompts: questions are paired, and each difference has its interval and test. To see
+    what was asked differently of the same study made twice, and which cells moved, use `gnomon diff`.
+    """
     from gnomon.comparison import compare_folders
 
     given = dict(_option(text) for text in options or [])

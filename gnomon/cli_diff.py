@@ -34,6 +34,10 @@ def diff_command(
 ) -> None:
     """Say what differs between two studies: options, inputs, models, versions - and which numbers moved.
 
+    For a study made twice (another seed, option, version, machine): steps are matched by name, cells are held against
+    each other as they stand. For two models that answered the same questions use `gnomon compare`, which pairs the
+    questions and gives each difference its interval and test.
+
     Exit code 0 where every number is the same, 1 where one is not.
     """
     from gnomon.diffs.studies import diff

@@ -102,9 +102,11 @@ def _whole_inputs(planned: Planned) -> None:
 
 def _inputs_are_here(planned: Planned, plan: Mapping[Path, Planned]) -> None:
     """Refuse to work from activations that were left out of a pack, unless they are made anew before."""
-    for kind, node in planned.sources().values():
+    for key, (kind, node) in planned.sources().items():
         folder = plan[node.path].folder if node.path in plan else node.path
-        if kind != "activations" or _is_remade(node.path, plan) or not (folder / META).is_file():
+        # `using` lends directions and tables, which are never left out; `transfer_to` is read at the sites themselves
+        reads = kind == "activations" or key.removeprefix("option ").split(".")[0] == "transfer_to"
+        if not reads or _is_remade(node.path, plan) or not (folder / META).is_file():
             continue
         if Artifact(folder).left_out:
             do = "" if node.external else f"gnomon run ... --remake {node.name} makes them again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from gnomon.errors import UserError
 from gnomon.packing import Pack, pack
 from gnomon.report.html import build_report
 from gnomon.run import run_study
+from gnomon.step import Context, Inputs, Step
 from gnomon.store import Study
 from gnomon.unpacking import unpack
+from gnomon.writer import Writer
 from tests import fake_steps
 
 COUNT, MEAN, MORE, SITES = (f"tests.fake_steps:{name}" for name in ("Count", "Mean", "More", "Sites"))
@@ -186,6 +189,28 @@ def test_what_needs_no_activations_is_remade_and_what_needs_them_is_refused(move
     assert fake_steps.RAN == ["Mean"]
     with pytest.raises(UserError, match=r"'sites' reads activations of count: they were left out .* --remake count"):
         go(moved, remake=["sites"])
+
+
+class Transfer(Step):
+    """Reads what another generation captured."""
+
+    writes = ("table",)
+    uses_model = False
+    transfer_to: str = "count"
+
+    def needs(self) -> Mapping[str, str]:
+        return {"transfer_to.0": self.transfer_to}
+
+    def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
+        fake_steps.RAN.append("Transfer")
+
+
+def test_what_an_option_names_is_refused_at_planning_too(moved):
+    fake_steps.RAN.clear()
+    steps = [STUDY["steps"][0], {"tests.test_packing:Transfer": {}}]
+    with pytest.raises(UserError, match=r"'transfer' reads activations of count: they were left out .* --remake count"):
+        run_study({"steps": steps}, moved, screen=Screen(terminal=False))
+    assert fake_steps.RAN == []
 
 
 def test_made_again_they_are_there_again(moved, whole):
