@@ -13,6 +13,9 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
+BLOCK = 500_000
+"""Numbers of one block of draws: memory is that of the labels and some blocks."""
+
 
 def permuted(
     labels: np.ndarray,
@@ -35,8 +38,10 @@ def permuted(
     labels, rng = np.asarray(labels), np.random.default_rng(seed)
     out = np.repeat(labels[:, None], draws, axis=1)
     for rows in blocks(groups, strata):
-        order = rng.permuted(np.broadcast_to(np.arange(len(rows)), (draws, len(rows))), axis=1)
-        out[rows.reshape(-1)] = labels[rows[order]].reshape(draws, -1).T
+        for start in range(0, draws, max(1, BLOCK // rows.size)):
+            some = min(draws - start, max(1, BLOCK // rows.size))
+            order = rng.permuted(np.broadcast_to(np.arange(len(rows)), (some, len(rows))), axis=1)
+            out[rows.reshape(-1), start : start + some] = labels[rows[order]].reshape(some, -1).T
     return out
 
 
@@ -79,7 +84,7 @@ def auroc_columns(scores: np.ndarray, labels: np.ndarray, folds: np.ndarray | No
     scores, labels = (v[:, None] if v.ndim == 1 else v for v in map(np.asarray, (scores, labels)))
     n, m = len(scores), max(scores.shape[1], labels.shape[1])
     fold = np.zeros(n, dtype=np.int64) if folds is None else np.unique(folds, return_inverse=True)[1]
-    wins, pairs, width = np.zeros(m), np.zeros(m), max(1, 4_000_000 // max(n, 1))
+    wins, pairs, width = np.zeros(m), np.zeros(m), max(1, BLOCK // max(n, 1))
     for k in range(fold.max(initial=-1) + 1):
         here = np.flatnonzero(fold == k)
         alone = rankdata(scores[here], axis=0) if scores.shape[1] == 1 else None  # one ranking serves all labels

@@ -19,6 +19,9 @@ from scipy import special
 
 from gnomon.errors import UserError
 
+BLOCK = 500_000
+"""Numbers of one block of resamples: memory stays that of some blocks, however many rows there are."""
+
 MIN_CLASS = 20
 """Rows of a class under which no interval is given."""
 
@@ -229,7 +232,7 @@ def bootstrap(
     value = float(statistic(np.ones((1, len(groups))))[0])
     if len(np.unique(groups)) < 2:
         return Interval(value, note="fewer than two groups: no interval")
-    rng, block = np.random.default_rng(seed), max(1, 4_000_000 // len(groups))
+    rng, block = np.random.default_rng(seed), max(1, BLOCK // len(groups))
     sizes = [min(block, draws - start) for start in range(0, draws, block)]
     samples = np.concatenate([statistic(group_weights(groups, size, rng)) for size in sizes])
     good = samples[np.isfinite(samples)]
@@ -245,7 +248,7 @@ def bootstrap(
 def _bca_tail(statistic: Statistic, groups: np.ndarray, value: float, good: np.ndarray, tail: np.ndarray) -> np.ndarray:
     """Quantiles corrected by bias z0 and acceleration a (Efron & Tibshirani 1993, eq. 14.9-14.15)."""
     names, which = np.unique(groups, return_inverse=True)
-    chunks = np.array_split(np.arange(len(names)), 1 + len(names) * len(groups) // 4_000_000)
+    chunks = np.array_split(np.arange(len(names)), 1 + len(names) * len(groups) // BLOCK)
     left = np.concatenate([statistic((which != part[:, None]).astype(np.float64)) for part in chunks])
     left = left[np.isfinite(left)]
     deviation = left.mean() - left
