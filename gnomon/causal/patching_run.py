@@ -194,7 +194,7 @@ class PatchRun:
 
     def _write(self, features: pd.DataFrame, drawn: pd.DataFrame, choices: bool, massive: int) -> None:
         step, out = self.step, self.out
-        rules = tables.Rules(step.measured(choices), step.smallest_effect, step.alpha, step.draws, step.flips,
+        rules = tables.Rules(step.measure_of(choices), step.smallest_effect, step.alpha, step.draws, step.flips,
                              self.ctx.seed)  # fmt: skip
         responses = outcomes(out, "responses")
         effects = tables.effect_table(responses, rules)

@@ -97,7 +97,7 @@ class PatchFeatures(Step):
             raise UserError("patch_features.features is empty", "names like L9-123, or leave it out")
         return None if value is None else tuple(dict.fromkeys(str(Latent.parse(name)) for name in value))
 
-    def measured(self, choices: bool) -> Measure:
+    def measure_of(self, choices: bool) -> Measure:
         """What decides."""
         if self.measure == "auto":
             return "margin" if choices else "rate"
@@ -107,7 +107,7 @@ class PatchFeatures(Step):
         """Trials of each class that random latents are run on."""
         if self.control_trials is not None:
             return min(self.control_trials, self.trials)
-        return min(10, self.trials) if self.measured(choices) == "margin" else self.trials
+        return min(10, self.trials) if self.measure_of(choices) == "margin" else self.trials
 
     # ---------------------------------------------------------------- before any work
 
