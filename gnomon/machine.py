@@ -26,7 +26,13 @@ def versions() -> dict[str, str]:
     """Versions of Python, gnomon and what it stands on; nothing is imported for it."""
     import gnomon
 
-    out = {"python": platform.python_version(), "gnomon": gnomon.__version__}
+    return {"python": platform.python_version(), "gnomon": gnomon.__version__, **_installed()}
+
+
+@cache
+def _installed() -> dict[str, str]:
+    """Of the packages that are there; looked up once, for each takes milliseconds."""
+    out = {}
     for package in PACKAGES:
         try:
             out[package] = metadata.version(package)
