@@ -162,6 +162,8 @@ def _checked(path: Path, record: dict[str, Any], root: Path) -> Iterator[bytes]:
 def _notes(study: Study) -> tuple[str, ...]:
     """What the study was made of that does not come along."""
     notes = []
+    if study.run.get("status") == "running":
+        notes.append("a run of it is under way or was killed: only the steps that were finished come along")
     for artifact in study:
         outside = {str(r["name"]) for r in artifact.meta.get("inputs", {}).values() if "/" in str(r["name"])}
         notes += [f"step {artifact.name} was made of {name}, which stays behind" for name in sorted(outside)]

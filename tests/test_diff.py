@@ -173,6 +173,25 @@ def test_a_tolerance_forgives_last_digits_only(tmp_path):
     assert [m.where["name"] for m in tables(tmp_path / "2", a, b, tolerance=1e-6).moves] == ["y"]
 
 
+def test_nothing_is_near_infinity_and_a_list_is_no_number(tmp_path):
+    a = pd.DataFrame({"name": ["x", "y"], "value": [1.0, np.inf], "ids": [[1.0], [2.0, 3.0]]})
+    b = a.assign(value=[np.inf, np.inf], ids=[[np.inf], [2.0, 3.0]])
+    found = tables(tmp_path / "1", a, b, tolerance=0.5)
+    assert {(m.where["name"], m.column) for m in found.moves} == {("x", "value"), ("x", "ids")}
+    assert tables(tmp_path / "2", a, a.assign(ids=[1.0, 2.0])).moved == 2
+    lists = tables(tmp_path / "3", a[["ids"]], b[["ids"]])
+    assert (lists.rows, lists.moved) == ((2, 2), 1)
+
+
+def test_numbers_beside_nan_are_still_measured(tmp_path):
+    frame, x = pd.DataFrame({"name": ["x"]}), np.array([1.0, np.nan, np.inf])
+    others = (x, x + 0.5, np.array([1.0, 1.0, np.inf]), x * (1 + 1e-9))
+    paths = [tabled(tmp_path / f"{i}", frame, array=array).path for i, array in enumerate(others)]
+    assert step(diff(paths[0], paths[1]), "s").numbers.arrays[0].largest == 0.5
+    assert step(diff(paths[0], paths[2]), "s").numbers.arrays[0].largest == np.inf
+    assert step(diff(paths[0], paths[3], tolerance=1e-6), "s").numbers.arrays == []
+
+
 def test_moves_outside_come_first_and_only_some_are_kept(tmp_path):
     a = pd.DataFrame(
         {"name": list("abc"), "value": [1.0, 1.0, 1.0], "ci_low": [0.0, 0.9, 0.5], "ci_high": [9.0, 1.1, 1.5]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -161,6 +162,18 @@ def test_the_report_builds_to_the_same_bytes(whole, moved):
     before = build_report(whole).read_bytes()
     (moved / "report.html").unlink()
     assert build_report(moved).read_bytes() == before
+
+
+def test_a_study_that_runs_is_packed_as_far_as_it_is_and_says_so(whole, tmp_path):
+    study = shutil.copytree(whole, tmp_path / "study")
+    record = json.loads((study / "run.json").read_text())
+    (study / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    (study / ".mean.partial").mkdir()
+    (study / ".mean.partial" / "half").write_text("")
+    done = pack(study, tmp_path / "x.tar.zst")
+    assert [note for note in done.notes if "under way" in note]
+    assert not [name for name in content(unpack(done.path, tmp_path / "out").path) if "partial" in name]
+    assert not [note for note in pack(whole, tmp_path / "y.tar.zst").notes if "under way" in note]
 
 
 def test_what_was_left_out_is_no_damage_but_what_is_missing_besides_is(whole, moved):

@@ -73,7 +73,15 @@ def _largest(a: Sequence[np.ndarray], b: Sequence[np.ndarray], tolerance: float)
         step = max(1, BLOCK // max(1, int(np.prod(x.shape[1:]))))
         for i in range(0, len(x), step):
             p, q = x[i : i + step].astype(np.float64), y[i : i + step].astype(np.float64)
-            gap = np.abs(p - q)
+            with np.errstate(invalid="ignore"):
+                gap = np.where((p == q) | ((p != p) & (q != q)), 0.0, np.abs(p - q))
+            gap[np.isnan(gap)] = np.inf  # NaN on one side only
             most = max(most, float(gap.max(initial=0.0)))
-            inside = inside and bool((gap <= tolerance * np.maximum(np.abs(p), np.abs(q))).all())
+            inside = (
+                inside
+                and most < np.inf
+                and bool(
+                    (gap <= tolerance * np.fmax(np.abs(p), np.abs(q), where=gap > 0, out=np.zeros_like(gap))).all()
+                )
+            )
     return most, inside

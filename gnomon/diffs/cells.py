@@ -76,7 +76,10 @@ def changed_cells(x: pd.Series, y: pd.Series, tolerance: float) -> np.ndarray:
         a, b = x.to_numpy(), y.to_numpy()
         same = (a == b) | ((a != a) & (b != b))
         with np.errstate(invalid="ignore"):
-            return ~(same | (np.abs(b - a) <= tolerance * np.maximum(np.abs(a), np.abs(b)))) if tolerance else ~same
+            near = np.isfinite(a) & np.isfinite(b)  # no share of infinity is small
+            return (
+                ~(same | near & (np.abs(b - a) <= tolerance * np.maximum(np.abs(a), np.abs(b)))) if tolerance else ~same
+            )
     if x.dtype.kind == "b" and y.dtype.kind == "b":
         return x.to_numpy() != y.to_numpy()
     pairs = zip(x.tolist(), y.tolist(), strict=True)
@@ -86,8 +89,11 @@ def changed_cells(x: pd.Series, y: pd.Series, tolerance: float) -> np.ndarray:
 def alike(a: Any, b: Any, tolerance: float) -> bool:
     if isinstance(a, np.ndarray | list | tuple) and isinstance(b, np.ndarray | list | tuple):
         return len(a) == len(b) and all(alike(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    if isinstance(a, np.ndarray | list | tuple) or isinstance(b, np.ndarray | list | tuple):
+        return False
     if isinstance(a, float | np.floating) and isinstance(b, float | np.floating):
-        return bool(a == b or (a != a and b != b) or abs(a - b) <= tolerance * max(abs(a), abs(b)))
+        most = max(abs(a), abs(b))
+        return bool(a == b or (a != a and b != b) or (most < np.inf and abs(a - b) <= tolerance * most))
     return a is b or (missing(a) and missing(b)) or bool(a == b)
 
 

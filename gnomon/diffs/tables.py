@@ -64,7 +64,7 @@ def compare_tables(a: Artifact, b: Artifact, name: str, tolerance: float = 0.0, 
     shared = [column for column in schemas[0].names if column in schemas[1].names]
     lone = tuple(sorted(set(schemas[0].names) ^ set(schemas[1].names)))
     flat = [c for c in shared if not any(is_list(s.field(c).type) for s in schemas for is_list in LISTS)]
-    one, two = a.table(name, flat), b.table(name, flat)
+    one, two = (x.table(name, flat) if flat else pd.DataFrame(index=range(x.outline(name)[0])) for x in (a, b))
     keys = key_columns([one, two])
     ia, ib = matched(one, two, keys)
     ends = {end for column in flat for end in interval_of(column, flat)}
