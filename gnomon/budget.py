@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from gnomon.aside import parked, stamped
 from gnomon.errors import UserError
 from gnomon.machine import free_device_memory, free_memory, memory_bytes
 from gnomon.needs import Change, advice, needs, workers
 from gnomon.nulls import detectable_auroc
-from gnomon.planned import BACK, KEEP, Plan, Planned, total_cost
+from gnomon.planned import BACK, KEEP, REPAIR, RESUME, Plan, Planned, total_cost
 from gnomon.step import Cost
 from gnomon.text import duration, size
 from gnomon.timing import CALIBRATED, EARLIER, Estimate, estimates, rates, threads
@@ -32,9 +33,10 @@ def refuse(plan: Plan) -> None:
 
 def _refuse_disk(plan: Plan, todo: list[Planned]) -> None:
     wanted, limit = total_cost(todo).disk_bytes, plan.loaded.study.limits.disk_gb
+    there = sum(min(planned.node.cost.disk_bytes, _there(plan, planned)) for planned in todo)
     parent = next(p for p in (plan.out, *plan.out.absolute().parents) if p.exists())
     free = shutil.disk_usage(parent).free
-    most = min(free, limit * 1e9) if limit is not None else free
+    most = min(free + there, limit * 1e9) if limit is not None else free + there
     if wanted <= most:
         return
     largest = max(todo, key=lambda planned: planned.node.cost.disk_bytes)
@@ -43,8 +45,17 @@ def _refuse_disk(plan: Plan, todo: list[Planned]) -> None:
     do = f"most is step '{largest.name}' with {size(own)}" + (f": {do}" if do else "")
     if limit is not None and wanted > limit * 1e9:
         raise UserError(f"the plan needs {size(wanted)} of disk", f"limits allow {limit:g} GB", do)
-    raise UserError(f"the study will write {size(wanted)}, but {parent} has {size(free) or '0 B'} left",
+    raise UserError(f"the study will write {size(wanted - there)}, but {parent} has {size(free) or '0 B'} left",
                     "", f"free some space or choose another --out; {do}")  # fmt: skip
+
+
+def _there(plan: Plan, planned: Planned) -> int:
+    """Bytes of a step that a stopped run or a mended folder left, and that are not written again."""
+    if planned.action == REPAIR and planned.broken is not None:
+        return folder_size(planned.broken)
+    folders = (plan.out / f".{planned.name}.partial", parked(plan.out, planned.name, planned.fingerprint))
+    ours = (folder for folder in folders if stamped(folder) == planned.fingerprint)
+    return folder_size(next(ours, plan.out / ".none")) if planned.action == RESUME else 0
 
 
 def refuse_memory(plan: Plan) -> None:

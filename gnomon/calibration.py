@@ -23,7 +23,9 @@ from typing import Any
 
 from gnomon import machine
 from gnomon.disk import write_json
+from gnomon.errors import UserError
 from gnomon.step import ModelSpec
+from gnomon.trial import try_batches
 
 LIMIT = 30.0
 """Seconds of a whole calibration, starting and loading included."""
@@ -36,6 +38,8 @@ OWN = 0.7
 """Of the processor time that its threads could have had, what a process has on a machine that is not busy."""
 MOST = 100
 """Trials that are kept of a model."""
+AGAIN = 3600.0
+"""Seconds before what could not be measured, or only beside other work, is measured again."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class Job:
     @property
     def shape(self) -> str:
         return f"{self.batch}x{self.length}"
+
+    @property
+    def asked(self) -> str:
+        """What a later plan asks for again where this did not find all of it."""
+        return f"{self.shape} {self.fingerprint}"
 
 
 @dataclass(frozen=True)
@@ -118,11 +127,43 @@ def known(spec: ModelSpec, threads: int, batch: int, length: int) -> Rates | Non
                  float(kept.get("write", 0)), bool(one.get("busy")), kept.get("trials", {}))  # fmt: skip
 
 
+def wanted(job: Job) -> bool:
+    """Is something of the job not known, or known only from a busy machine, and was not asked for within the hour?"""
+    rates = known(job.spec, job.threads, job.batch, job.length)
+    whole = rates is not None and not rates.busy and rates.shape == job.shape
+    if whole and (not job.step or (rates is not None and job.fingerprint in rates.trials)):
+        return False
+    last = _read(kept_in(job.spec, job.threads)).get("asked", {}).get(job.asked)
+    return not (isinstance(last, int | float) and 0 <= time.time() - last < AGAIN)
+
+
 def measure(job: Job, limit: float = LIMIT) -> str:
     """Measure in a process of its own and keep what it found; returns what went wrong, "" where nothing did."""
+    path = kept_in(job.spec, job.threads)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+        with tempfile.TemporaryDirectory(prefix="gnomon-calibration-") as scratch:  # gone, however its user ended
+            found, wrong = _measured(job, limit, scratch)
+        kept = _read(path)
+        join(kept, found)
+        for key in ("trials", "asked"):
+            kept[key] = dict(list(kept.get(key, {}).items())[-MOST:])
+        if found:
+            write_json(path, kept)
+    except UserError as error:  # the disk is full
+        return str(error)
+    except OSError as error:
+        where = error.filename or path.parent
+        return f"cannot write to {where} ({error.strerror}); what is measured is kept there: set GNOMON_CACHE"
+    return wrong
+
+
+def _measured(job: Job, limit: float, scratch: str) -> tuple[dict[str, Any], str]:
+    """What a process of its own found in `limit` seconds, and what went wrong."""
     text = json.dumps(asdict(job) | {"until": time.time() + limit, "path": sys.path})
     count = str(job.threads)
-    environment = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+    environment = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "TMPDIR": scratch}
     command = [sys.executable, "-m", "gnomon.calibration"]
     late = False
     try:
@@ -140,16 +181,11 @@ def measure(job: Job, limit: float = LIMIT) -> str:
             if isinstance(part, dict):
                 wrong = str(part.pop("error", wrong))
                 join(found, part)
-    path = kept_in(job.spec, job.threads)
-    if found:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = _read(path)
-        join(kept, found)
-        kept["trials"] = dict(list(kept.get("trials", {}).items())[-MOST:])
-        write_json(path, kept)
+    if found or late:  # what failed at once may be asked for again at once
+        join(found, {"asked": {job.asked: int(time.time())}})
     if late and "load" not in found:
-        return f"the model was not loaded in {limit:g} s"
-    return "" if found.get("shapes") and late else wrong
+        wrong = f"the model was not loaded in {limit:g} s"
+    return found, "" if found.get("shapes") and late else wrong
 
 
 def join(into: dict[str, Any], part: Mapping[str, Any]) -> None:
@@ -170,8 +206,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Read a job from stdin, measure, print each finding as a line of JSON."""
-    from gnomon.errors import UserError
-
     given = json.loads(sys.stdin.read())
     until, sys.path[:] = given.pop("until"), given.pop("path")  # a task of the user's own is found as it was there
     spec = {key: _hashable(value) for key, value in given["spec"].items()}
@@ -206,7 +240,7 @@ def findings(job: Job, until: float, say: Callable[[dict[str, Any]], None]) -> N
     if speed := write_speed(Path(job.folder)):
         say({"write": speed})
     if job.step and left() > 0:
-        _try(job, left, say)
+        try_batches(job, left, say)
     if left() > prefill:
         tokens, seconds = _decoded(model, prompts, prefill)
         say({"shapes": {job.shape: shape | {"decode": tokens / seconds}}})
@@ -258,42 +292,6 @@ def write_speed(folder: Path) -> float:
     except OSError:
         return 0.0
     return WRITTEN / (time.perf_counter() - clock)
-
-
-def _try(job: Job, left: Callable[[], float], say: Callable[[dict[str, Any]], None]) -> None:
-    """Run a few batches of a step's own plan, the middle one first, then those between, until the time is up."""
-    from gnomon.config import Entry, build_step
-    from gnomon.rows.work import Asker
-    from gnomon.writer import Writer
-
-    step: Any = build_step(Entry(step=job.step, name=job.step, options=dict(job.options)))
-    _, asking, shards = step.planned(job.spec, job.seed)
-    batches = [batch for shard in shards for batch in shard]
-    asked, tokens, spent, of = 0, 0, 0.0, sum(map(len, batches))
-    with tempfile.TemporaryDirectory(prefix="gnomon-calibration-") as scratch:
-        out = Writer(Path(scratch), job.step, "calibration")
-        worker = Asker(job.spec, step.task, asking, out.path)
-        worker.open()
-        for index in between(len(batches)):
-            clock = time.perf_counter()
-            info = worker((index, [batches[index]]))
-            took = time.perf_counter() - clock
-            asked, tokens, spent = asked + len(batches[index]), tokens + int(info["new_tokens"]), spent + took
-            say({"trials": {job.fingerprint: {"seconds": spent, "rows": asked, "of": of, "new_tokens": tokens}}})
-            if left() < 2 * took or asked >= max(64, of // 20):
-                return
-
-
-def between(count: int) -> list[int]:
-    """0 to count - 1, so that every beginning of the list is spread evenly: the middle, the quarters, the eighths."""
-    out: dict[int, None] = {}
-    parts = 1
-    while len(out) < count:
-        parts *= 2
-        out |= dict.fromkeys(count * i // parts for i in range(1, parts, 2))
-        if parts > count:
-            out |= dict.fromkeys(range(count))
-    return list(out)
 
 
 if __name__ == "__main__":

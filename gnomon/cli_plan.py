@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import typer
@@ -14,11 +15,13 @@ def show_plan(study: Path, out: Path | None, overrides: list[str], remake: list[
     Nothing is written into the study's folder. With `calibrate` the speed of models that no earlier run or calibration
     tells is measured first, at most half a minute a model, and kept in the cache folder.
     """
+    from rich.console import Console
+
     from gnomon import budget, calibration, criteria, timing
     from gnomon.config import load
     from gnomon.plan import plan_study
     from gnomon.run import folder_of
-    from gnomon.text import table
+    from gnomon.text import duration, table
 
     loaded = load(study, overrides)
     plan = plan_study(loaded, folder_of(loaded, out), remake, verify)
@@ -27,9 +30,15 @@ def show_plan(study: Path, out: Path | None, overrides: list[str], remake: list[
         budget.refuse_memory(plan)  # what will not fit cannot be measured either
     for job in unmeasured if calibrate else ():
         typer.echo(
-            f"calibrating {job.spec.name} (at most {calibration.LIMIT:.0f} s; --no-calibration skips it)", err=True
+            f"calibrating {job.spec.name}: how fast it runs here, measured once and kept "
+            f"(at most {calibration.LIMIT:.0f} s; --no-calibration skips it)",
+            err=True,
         )
-        if wrong := calibration.measure(job):
+        clock = time.monotonic()
+        with Console(stderr=True).status(f"measuring {job.spec.name}"):  # moves on a terminal alone
+            wrong = calibration.measure(job)
+        typer.echo(f"calibrated in {duration(time.monotonic() - clock)}", err=True)
+        if wrong:
             typer.echo(f"warning: {job.spec.name} could not be calibrated: {wrong}", err=True)
     typer.echo(f"{loaded.study.title or plan.out.name}: {loaded.study.model} in {loaded.study.dtype} -> {plan.out}\n")
     lines, columns = budget.shown(plan)

@@ -18,8 +18,9 @@ from gnomon.planned import Plan, Planned
 from gnomon.step import Cost, ModelSpec, Step
 from gnomon.text import size
 
-PROCESS = 460_000_000
-"""Bytes of a process that has torch, transformers and gnomon imported (446 MB measured on Linux, CPU build)."""
+PROCESS = 575_000_000
+"""Bytes of a process that runs a model, without its weights and batches: torch, transformers, gnomon, a tokenizer and
+what they set up (574 MB measured of a generation in batches of one; Linux, CPU build)."""
 PLAIN = 150_000_000
 """Bytes of one without torch (134 MB measured)."""
 LOADING = 1.11

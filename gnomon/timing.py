@@ -64,7 +64,10 @@ def earlier(plan: Plan, planned: Planned) -> Estimate | None:
     units = _units(planned.node.cost)
     rates = []
     for path in [*plan.out.glob(f"*/{META}"), *plan.out.glob(f".old/*/{META}")]:
-        meta = Artifact(path.parent).meta
+        try:
+            meta = Artifact(path.parent).meta
+        except UserError:  # not one of ours, or broken: the plan says so where it matters
+            continue
         same = meta.get("step") == planned.entry.step and meta.get("machine") == machine.machine()
         same &= meta.get("identity", {}).get("model") == planned.identity.get("model")
         done = _units(Cost(**_known(meta.get("cost", {}))))
@@ -117,13 +120,7 @@ def jobs(plan: Plan) -> list[calibration.Job]:
             options = tried.step.model_dump(mode="json")
             job = replace(job, step=tried.entry.step, options=options, seed=plan.loaded.study.seed,
                           fingerprint=tried.fingerprint)  # fmt: skip
-        rates = calibration.known(spec, job.threads, job.batch, job.length)
-        if (
-            rates is None
-            or rates.busy
-            or rates.shape != job.shape
-            or (job.step and job.fingerprint not in rates.trials)
-        ):
+        if calibration.wanted(job):
             out.append(job)
     return out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import sys
@@ -14,7 +16,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gnomon import budget, calibration, machine, needs, timing
+from gnomon import budget, calibration, machine, needs, timing, trial
+from gnomon import planned as planned_module
 from gnomon.cli import app
 from gnomon.config import load
 from gnomon.console import Screen
@@ -172,7 +175,7 @@ def test_what_is_advised_against_too_much_memory_is_enough(tmp_path: Path, monke
 def test_where_no_single_change_is_enough_the_best_is_named(tmp_path: Path):
     said = refused(tmp_path, generating(), "limits.ram_gb=0.001")
     assert "no single change is enough" in said
-    assert "the most is saved by generate.batch_size=1, which would need 46" in said
+    assert "the most is saved by generate.batch_size=1, which would need 57" in said
 
 
 def test_what_is_free_counts_unless_a_limit_says_how_much_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -239,6 +242,21 @@ def test_what_is_advised_against_too_much_disk_is_enough(tmp_path: Path):
     assert "batch_size" not in said  # it changes nothing on disk
 
 
+def test_what_a_stopped_run_wrote_is_not_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    planned = plan(tmp_path)
+    wanted = sum(p.node.cost.disk_bytes for p in planned.steps)
+    own = planned.steps[0].node.cost.disk_bytes
+    monkeypatch.setattr(budget.shutil, "disk_usage", lambda _: SimpleNamespace(free=wanted - own // 2))
+    with pytest.raises(UserError, match="left"):
+        budget.refuse(planned)
+    folder = tmp_path / ".count.partial"
+    folder.mkdir()
+    (folder / "fingerprint").write_text(planned.steps[0].fingerprint)
+    (folder / "shard").write_bytes(bytes(own))
+    planned.steps[0].action = planned_module.RESUME
+    budget.refuse(planned)
+
+
 # ---------------------------------------------------------------- time
 
 
@@ -295,6 +313,12 @@ def test_how_long_answers_are_is_read_from_a_finished_generation(tmp_path: Path)
     assert timing.estimates(planned)["capture"].tokens == pytest.approx(wanted, abs=1)
 
 
+def test_a_folder_set_aside_that_cannot_be_read_tells_no_time(tmp_path: Path):
+    (tmp_path / ".old" / "count-x").mkdir(parents=True)
+    (tmp_path / ".old" / "count-x" / "meta.json").write_text("{")
+    assert timing.estimates(plan(tmp_path))["count"].seconds is None
+
+
 def test_an_earlier_run_goes_before_a_calibration(tmp_path: Path):
     go(tmp_path, generating(n=10))
     planned = plan(tmp_path, generating(n=20))
@@ -338,7 +362,65 @@ def test_little_time_measures_the_model_alone(tmp_path: Path):
     assert "decode" not in found["shapes"]["8x32"]
 
 
-def test_a_process_of_its_own_measures_and_what_it_found_is_kept(tmp_path: Path):
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The process that measures runs in this one and finds set numbers at once; the folders that it was given."""
+    scratch: list[str] = []
+
+    def run(command: list[str], input: str, env: dict[str, str], **_: Any) -> Any:
+        said = io.StringIO()
+        (Path(env["TMPDIR"]) / "left").write_text("by one that was killed")
+        scratch.append(env["TMPDIR"])
+        with monkeypatch.context() as patch, contextlib.redirect_stdout(said):
+            patch.setattr(sys, "stdin", io.StringIO(input))
+            calibration.main()
+        return SimpleNamespace(stdout=said.getvalue(), stderr="", returncode=0)
+
+    def findings(job: calibration.Job, until: float, say: Any) -> None:
+        say({"shapes": {job.shape: {"prefill": 100.0 * job.threads, "decode": 10.0, "busy": False}}})
+        say({"trials": {job.fingerprint: {"seconds": 2.0, "rows": 8, "of": 16, "new_tokens": 9}}})
+
+    monkeypatch.setattr(calibration.subprocess, "run", run)
+    monkeypatch.setattr(calibration, "findings", findings)
+    return scratch
+
+
+def test_what_was_found_is_kept_and_not_measured_again(tmp_path: Path, here: list[str]):
+    study = generating(n=16)
+    (job,) = timing.jobs(plan(tmp_path / "study", study))
+    assert calibration.measure(job) == ""
+    planned = plan(tmp_path / "study", study)
+    assert timing.jobs(planned) == []
+    assert timing.estimates(planned)["generate"].seconds == pytest.approx(4.0)
+    assert not Path(here[0]).exists()
+
+
+def test_what_could_not_be_measured_is_left_alone_for_an_hour(
+    tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    def busy(job: calibration.Job, until: float, say: Any) -> None:
+        say({"shapes": {job.shape: {"prefill": 100.0, "busy": True}}})
+
+    monkeypatch.setattr(calibration, "findings", busy)
+    planned = plan(tmp_path / "study", generating())
+    (job,) = timing.jobs(planned)
+    assert calibration.measure(job) == ""
+    assert timing.jobs(planned) == []
+    assert len(timing.jobs(plan(tmp_path / "study", generating(n=20)))) == 1  # another generation
+    monkeypatch.setattr(calibration, "AGAIN", 0.0)
+    assert [again.shape for again in timing.jobs(planned)] == [job.shape]
+
+
+def test_a_cache_that_cannot_be_written_to_is_told_before_anything_is_measured(tmp_path: Path, here: list[str]):
+    (job,) = timing.jobs(plan(tmp_path / "study", generating()))
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    (tmp_path / "cache" / "calibrations").write_text("a file in the folder's place")
+    assert "set GNOMON_CACHE" in calibration.measure(job)
+    assert here == []
+
+
+@pytest.mark.faults
+def test_a_process_of_its_own_measures_a_model(tmp_path: Path):
     study = generating(n=16)
     (job,) = timing.jobs(plan(tmp_path / "study", study))
     assert calibration.measure(job, limit=250) == ""
@@ -395,7 +477,7 @@ def test_rates_are_known_by_model_threads_and_the_nearest_shape(tmp_path: Path):
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8, 33])
 def test_batches_are_tried_all_over_the_plan(count: int):
-    order = calibration.between(count)
+    order = trial.between(count)
     assert sorted(order) == list(range(count))
     assert order[0] == count // 2
 

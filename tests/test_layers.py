@@ -48,7 +48,7 @@ FLOORS: dict[str, int] = {
         ),
         7,
     ),
-    **dict.fromkeys(("needs", "calibration", "timing", "doctor", "installed"), 7),
+    **dict.fromkeys(("needs", "trial", "calibration", "timing", "doctor", "installed"), 7),
     **dict.fromkeys(("machine", "console", "progress"), 7),
     **dict.fromkeys(
         ("cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cleaning", "claims"), 8
@@ -78,6 +78,7 @@ TOGETHER = (
         "record",
         "provenance",
         "needs",
+        "trial",
         "calibration",
         "timing",
         "doctor",
