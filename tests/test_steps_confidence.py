@@ -317,7 +317,7 @@ class Stopping:
     def __init__(self, shards: int) -> None:
         self.shards = shards
 
-    def map(self, worker: Any, shards: Any) -> Iterator[tuple[Any, Any]]:
+    def map(self, worker: Any, shards: Any, watch: Any = None) -> Iterator[tuple[Any, Any]]:
         worker.open()
         for shard in list(shards)[::-1][: self.shards]:
             yield shard, worker(shard)

@@ -276,7 +276,7 @@ class Travelling:
 
     workers = 2
 
-    def map(self, worker: Any, shards: Any) -> Any:
+    def map(self, worker: Any, shards: Any, watch: Any = None) -> Any:
         there = pickle.loads(pickle.dumps(worker))
         there.open()
         for shard in shards:
