@@ -53,13 +53,13 @@ def sha(value: Any) -> str:
 
 
 def content(artifact: Artifact) -> str:
-    """One hash over a folder's files, measured tables aside: two folders of the same bytes agree on it."""
-    files, tables = artifact.meta.get("files", {}), artifact.meta.get("measured", ())
-    return sha({name: record["sha256"] for name, record in files.items() if not is_measured(name, tables)})[:16]
+    """One hash over a folder's files, clocked tables aside: two folders of the same bytes agree on it."""
+    files, tables = artifact.meta.get("files", {}), artifact.meta.get("clocked", ())
+    return sha({name: record["sha256"] for name, record in files.items() if not is_clocked(name, tables)})[:16]
 
 
-def is_measured(file: str, tables: Collection[str]) -> bool:
-    """Whether a file belongs to one of the tables that a step declares as `measured`."""
+def is_clocked(file: str, tables: Collection[str]) -> bool:
+    """Whether a file belongs to one of the tables that a step declares as `clocked`."""
     return file.partition("/")[0].removesuffix(".parquet") in tables
 
 

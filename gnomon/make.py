@@ -20,7 +20,8 @@ from gnomon.aside import Litter, parked, set_aside, stamped
 from gnomon.console import Screen
 from gnomon.disk import disk_errors, write_json
 from gnomon.errors import UserError
-from gnomon.fingerprints import INPUTS, contents, is_measured, moved, recorded
+from gnomon.fingerprints import INPUTS, contents, is_clocked, moved, recorded
+from gnomon.halving import release_memory
 from gnomon.lock import Lock
 from gnomon.planned import Plan, Planned, relative
 from gnomon.record import now
@@ -63,6 +64,8 @@ def make(planned: Planned, plan: Plan, command: str, lock: Lock, log: logging.Lo
     with machine.threads(threads):
         environment = machine.environment()
         planned.step.run(planned.inputs(), writer, ctx)
+    if device != "cpu":
+        release_memory(cycles=True)  # what this step let go of is the next one's, and that of workers beside it
     tries[-1]["seconds"] = round(time.perf_counter() - clock, 3)
     seconds = sum(float(one.get("seconds") or 0) for one in tries)
     was = repair.before(writer.path)
@@ -79,7 +82,7 @@ def make(planned: Planned, plan: Plan, command: str, lock: Lock, log: logging.Lo
         "executor": study.executor, "workers": executor.processes(), "host": socket.gethostname(),
         "hosts": _hosts(writer), "work": ctx.work, "tries": tries, "command": command,
         "versions": machine.versions(), "machine": machine.machine(), "environment": environment,
-        **({"mended": was["mended"]} if was.get("mended") else {}), **_measured(planned),
+        **({"mended": was["mended"]} if was.get("mended") else {}), **_clocked(planned),
     })  # fmt: skip
     weight = size(budget.folder_size(artifact.path))
     log.info("%s: made in %s, %s", planned.name, duration(tries[-1]["seconds"]), weight,
@@ -88,9 +91,9 @@ def make(planned: Planned, plan: Plan, command: str, lock: Lock, log: logging.Lo
         _tell_mended(planned.name, was, artifact, log)
 
 
-def _measured(planned: Planned) -> dict[str, Any]:
-    tables = planned.step.measured
-    return {"measured": list(tables)} if tables else {}
+def _clocked(planned: Planned) -> dict[str, Any]:
+    tables = planned.step.clocked
+    return {"clocked": list(tables)} if tables else {}
 
 
 def _inputs(planned: Planned, out: Path, made_of: Mapping[str, str]) -> dict[str, Any]:
@@ -170,7 +173,7 @@ def _drop(name: str, partial: Path, log: logging.Logger) -> None:
 def _tell_mended(name: str, was: Mapping[str, Any], artifact: Artifact, log: logging.Logger) -> None:
     """Say whether a mended folder is what it was."""
     changed = repair.changed(was, artifact.meta["files"])
-    other = [file for file in changed if not is_measured(file, artifact.meta.get("measured", ()))]
+    other = [file for file in changed if not is_clocked(file, artifact.meta.get("clocked", ()))]
     if not other:
         but = f" but for what was measured anew: {', '.join(changed)}" if changed else ""
         log.info("%s: mended, every file has the bytes that it had%s", name, but, extra={"step": name})

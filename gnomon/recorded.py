@@ -16,7 +16,7 @@ META, RUN, PACKED = "meta.json", "run.json", "packed.json"
 STEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SHAPES: dict[str, type] = {
     "options": dict, "inputs": dict, "model": dict, "cost": dict, "identity": dict, "versions": dict, "machine": dict,
-    "environment": dict, "ledger": list, "writes": list, "measured": list,
+    "environment": dict, "ledger": list, "writes": list, "clocked": list,
 }  # fmt: skip
 
 

@@ -213,7 +213,7 @@ class Step(BaseModel):
     gathers: ClassVar[tuple[str, ...]] = ()
     """Kinds of which every earlier step of the same generation is read, unless `from` names some (all confidence
     passes of the same answers, say); `plan.inputs` has each of them by its name."""
-    measured: ClassVar[tuple[str, ...]] = ()
+    clocked: ClassVar[tuple[str, ...]] = ()
     """Tables of measured seconds and bytes, other each time: what reads this step is kept when only they differ."""
     uses_model: ClassVar[bool] = True
     """False for a step that never calls `ctx.model()`: another model then does not remake it by itself."""

@@ -243,7 +243,7 @@ class Timed(Dice):
     """The same numbers each time, and beside them what it took, which is never the same."""
 
     name: ClassVar[str] = "timed"
-    measured: ClassVar[tuple[str, ...]] = ("took",)
+    clocked: ClassVar[tuple[str, ...]] = ("took",)
 
     def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
         RAN.append(type(self).__name__)

@@ -36,7 +36,7 @@ class Metrics(Step):
         "neurons", "pca", "text", "neuron_ablations", "edits", "layers", "generations",
     )  # fmt: skip
     writes: ClassVar[tuple[str, ...]] = ("metrics",)
-    measured: ClassVar[tuple[str, ...]] = ("costs",)
+    clocked: ClassVar[tuple[str, ...]] = ("costs",)
 
     sparsity: float = Field(default=0.05, gt=0, lt=1)
     """Goal: the share of rows that a neuron's effect lies on is below this."""

@@ -52,7 +52,7 @@ class Pathways(Step):
     reads: ClassVar[tuple[str, ...]] = ("generations", "features")
     optional: ClassVar[tuple[str, ...]] = ("activations", "dictionary", "causal_features")
     writes: ClassVar[tuple[str, ...]] = ("pathways",)
-    measured: ClassVar[tuple[str, ...]] = ("cost",)
+    clocked: ClassVar[tuple[str, ...]] = ("cost",)
 
     targets: Annotated[str | tuple[str, ...], BeforeValidator(_targets)] = "causal"
     """Features that are traced: causal (those that patching found to be; the strongest where it found none), strongest,

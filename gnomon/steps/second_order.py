@@ -38,7 +38,7 @@ class SecondOrder(Step):
     reads: ClassVar[tuple[str, ...]] = ("generations",)
     optional: ClassVar[tuple[str, ...]] = ("neurons", "layers", "directions")
     writes: ClassVar[tuple[str, ...]] = ("second_order",)
-    measured: ClassVar[tuple[str, ...]] = ("costs",)
+    clocked: ClassVar[tuple[str, ...]] = ("costs",)
 
     layers: Annotated[tuple[int, ...] | Literal["kept", "all"], BeforeValidator(_layers)] = "kept"
     """Whose neurons: `kept` are the layers of step neurons (or the MLP layers that layer_ablation kept), `all`, or
