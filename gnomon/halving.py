@@ -63,9 +63,9 @@ def marked(halved: Sequence[int]) -> dict[str, list[int]]:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """True for torch's out-of-memory errors: CUDA's, MPS's, and the CPU allocator's."""
-    text = str(error)
-    return type(error).__name__ == "OutOfMemoryError" or "out of memory" in text or "can't allocate memory" in text
+    """True for torch's out-of-memory errors: CUDA's and its libraries', MPS's, and the CPU allocator's."""
+    said = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")  # the last: cuBLAS's and cuDNN's
+    return type(error).__name__ == "OutOfMemoryError" or any(one in str(error) for one in said)
 
 
 def release_memory(cycles: bool = False) -> None:

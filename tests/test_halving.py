@@ -29,10 +29,14 @@ from gnomon.lens.texts import ReadText
 from gnomon.lens.worker import LensWorker, Masses, Outputs, Scores
 from gnomon.models.model import Model
 from gnomon.models.sweep import SitePatch, Sweep
+from gnomon.paths import attribution
+from gnomon.paths.active import active_latents
+from gnomon.paths.attribution import Target, gradients
 from gnomon.step import ModelSpec
 from gnomon.steps.lexicon import Embedder, Embedding
 from gnomon.types import Site
 from gnomon.writer import Writer
+from tests.test_paths_attribution import toy
 from tests.tiny import tiny_folder, tiny_model
 
 LIMIT = 2
@@ -196,6 +200,34 @@ def test_patches_that_ride_together(monkeypatch):
     for a, b in zip(sweep.run(patches, halved=halved), plain, strict=True):
         torch.testing.assert_close(a[high], b[high], rtol=1e-4, atol=1e-5)
     assert halved == [5, 3]
+
+
+def test_targets_of_several_sites_whose_backward_does_not_fit(monkeypatch):
+    """Halves that a source has no part in are none of it, whichever half comes first."""
+    model, tokens = tiny_model("llama", "float64"), texts()[5]
+    low, high = Site("resid_post", 1), Site("resid_post", 3)
+    sites = [Site("resid_post", 0), low, Site("resid_post", 2), high]
+    shelf = {s: toy(s) for s in sites}
+    x = model.forward([tokens], read=sites).acts
+    active = [{s: active_latents(shelf[s], x[s][0], masked=False) for s in sites}]
+    whole = attribution._backward
+
+    def one(values: Any, acts: Any) -> Any:
+        if len(values) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(values, acts)
+
+    for order in ((low, high, low), (high, low, high)):
+        targets = [[Target.of(shelf[s], 4 + i, len(tokens) - 1, x[s][0]) for i, s in enumerate(order)]]
+        wanted = gradients(model, [tokens], active, targets)[0]
+        with monkeypatch.context() as short:
+            short.setattr(attribution, "_backward", one)
+            found = gradients(model, [tokens], active, targets, halved=(halved := []))[0]
+        assert halved == [3, 2]
+        assert found.keys() == wanted.keys() == set(sites[:3])
+        for site in wanted:
+            torch.testing.assert_close(found[site], wanted[site])
+            assert float(wanted[site].abs().max()) > 0
 
 
 # ---------------------------------------------------------------- the mechanism

@@ -120,6 +120,7 @@ class Rewriter:
             return None
         names = tuple(int(rows[i]["row"]) for i in used)
         if self.prefix[0] != names:
+            self.prefix = ((), None)  # before the next one needs its room
             cache = self.model.new_cache(reserve=self.max_new_tokens + 1)
             self.model.forward(prompts, cache=cache)
             cache.align()

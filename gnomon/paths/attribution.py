@@ -146,8 +146,8 @@ def gradients(
         values = [[_value(passing[t.site].seen, int(starts[i]), t) for t in some] for i, some in enumerate(targets)]
         joined = [torch.stack([some[c] for some in values if c < len(some)]).sum() for c in range(most)]
     for start in range(0, most, chunk):
-        parts = in_halves(lambda some: _backward(some, acts), joined[start : start + chunk], halved)
-        part = [None if g[0] is None else torch.cat(g) for g in zip(*parts, strict=True)]
+        parts = in_halves(lambda some: (len(some), _backward(some, acts)), joined[start : start + chunk], halved)
+        part = [_whole([(n, g[k]) for n, g in parts]) for k in range(len(read))]
         for i, some in enumerate(targets):
             here = max(0, min(len(some) - start, chunk))
             for s, g in zip(read, part, strict=True):
@@ -163,6 +163,16 @@ def gradients(
 def _value(seen: Any, start: int, target: Target) -> Any:
     """The target's pre-activation as a scalar of the graph."""
     return seen[start + target.position].to(target.encoder.dtype) @ target.encoder + target.bias
+
+
+def _whole(parts: Sequence[tuple[int, Any]]) -> Any:
+    """Gradients of a chunk `[values, *act.shape]` from those of its parts (how many values, theirs or None)."""
+    import torch
+
+    like = next((g for _, g in parts if g is not None), None)
+    if like is None:
+        return None
+    return torch.cat([like.new_zeros(n, *like.shape[1:]) if g is None else g for n, g in parts])
 
 
 def _backward(values: Sequence[Any], acts: Sequence[Any]) -> list[Any]:
