@@ -119,3 +119,13 @@ def test_a_repair_without_a_stamp_cut_off_after_the_rename_loses_no_shard(tmp_pa
     assert done.verify() == []
     after = markers(tmp_path / "count")
     assert {name for name in after if after[name] != before[name]} == {"00001.json"}
+
+
+def test_the_clocked_tables_of_every_step_are_names():
+    from gnomon import registry
+
+    for name in registry.table("step"):
+        step: Any = registry.find("step", name)
+        clocked = step.clocked
+        assert isinstance(clocked, tuple), f"{name} calls something else so"
+        assert all(isinstance(table, str) for table in clocked)
