@@ -73,7 +73,7 @@ class Capture(Step):
             rows=source.rows,
             forward_tokens=int(tokens * depth),
             disk_bytes=size,
-            memory_bytes=memory + 2 * size * 50 // max(source.rows, 1),
+            memory_bytes=memory + 2 * size * min(50, source.rows or 50) // max(source.rows, 1),
             sites=names,
             splits=source.splits,
             notes=tuple(notes),

@@ -167,7 +167,7 @@ class Generate(Step):
             notes = self._notes(prepared)
         size = (price.activation_bytes(sites, positions, self.capture.dtype, facts, rows, prompt, response)
                 if self.capture else 0)  # fmt: skip
-        per_shard = size * self.shard_rows // max(rows, 1)
+        per_shard = size * min(self.shard_rows, rows) // max(rows, 1)
         names = [f"{s}@{p}" for s in sites for p in positions]
         if self.task is None and not self.capture:
             names = [pair for pair in (added[0].sites if added else ()) if all(pair in c.sites for c in added)]
