@@ -16,11 +16,15 @@ from gnomon.causal.attending import Attender, Looks
 from gnomon.causal.items import Item
 from gnomon.causal.patching_choices import Chooser
 from gnomon.causal.patching_text import Pen, Writing
-from gnomon.causal.worker import CLEAN, Block, Condition, Scorer
+from gnomon.causal.swap import Swapper
+from gnomon.causal.swap_items import Block, Exchange, Place, Read, View
+from gnomon.causal.worker import CLEAN, Condition, Scorer
+from gnomon.causal.worker import Block as Scored
 from gnomon.errors import UserError
 from gnomon.halving import in_halves, run_halving
 from gnomon.interventions.neurons import Neurons
 from gnomon.interventions.steer import Steer
+from gnomon.latents import Latent
 from gnomon.lens.directions import ScoreDirection
 from gnomon.lens.feature_reading import captured
 from gnomon.lens.model_ablation import Repeated
@@ -32,10 +36,17 @@ from gnomon.models.sweep import SitePatch, Sweep
 from gnomon.paths import attribution
 from gnomon.paths.active import active_latents
 from gnomon.paths.attribution import Target, gradients
+from gnomon.paths.pathway_work import Job as TraceJob
+from gnomon.paths.pathway_work import Tracing
+from gnomon.paths.replay import Replaying, Scan
+from gnomon.paths.replay_plan import Row
+from gnomon.paths.trace import Goal, Keep
+from gnomon.rows.gather import Gather, Where
 from gnomon.step import ModelSpec
 from gnomon.steps.lexicon import Embedder, Embedding
 from gnomon.types import Site
 from gnomon.writer import Writer
+from tests import pathway_study as quiet
 from tests.test_paths_attribution import toy
 from tests.tiny import tiny_folder, tiny_model
 
@@ -70,6 +81,8 @@ def did(worker: Any, shards: list[Any], study: Path) -> tuple[dict[str, Any], li
     """What a worker wrote, by file, and the sizes that each shard's marker says did not fit."""
     out = Writer(study, "step", "step")
     worker.path = str(out.path)
+    if getattr(worker, "trained", None):
+        worker.trained = str(quiet.trained(study / "dictionaries").path)
     worker.open()
     for index, shard in enumerate(shards):
         worker((index, shard))
@@ -102,7 +115,7 @@ def scorer() -> tuple[Any, list[Any]]:
     rows = Repeated(Neurons(site, np.arange(5), 3.0, mask=mask, where="last_prompt"), 6)
     steered = [Steer(Site("resid_post", 1), VECTOR, where="last_prompt", strength=s) for s in (1.0, -2.0)]
     conditions = (CLEAN, *(Condition(f"steer {i}", (e,)) for i, e in enumerate(steered)), Condition("masked", (rows,)))
-    return Scorer(spec(), "", 6), [Block("task", items, conditions)]
+    return Scorer(spec(), "", 6), [Scored("task", items, conditions)]
 
 
 def attender() -> tuple[Any, list[Any]]:
@@ -132,7 +145,31 @@ def embedder() -> tuple[Any, list[Any]]:
     return Embedder(spec(), "", "mean", 5), [[Embedding(t, 2) for t in texts()]]
 
 
-WORKERS = {"scorer": scorer, "attender": attender, "lens": lens, "neurons": neurons, "embedder": embedder}
+def swapper() -> tuple[Any, list[Any]]:
+    """Texts with an option of two tokens (it continues a cache), and of two views each."""
+    read = Read(((65, 70), (66,), (68,)), (0.1, 0.5, 0.9), (2, 1, 1))
+    some = [View(t, read, {"end": len(t) - 1}) for t in texts(6)]
+    held = {i: (view, View(view.tokens[::-1], read, view.places)) for i, view in enumerate(some)}
+    pairs = tuple(Exchange(i, "up", i, (("far", (i + 1) % 6), ("near", (i + 2) % 6))) for i in range(3))
+    block = Block(set="task", items={"confidence": held}, swaps=pairs, places=(Place("confidence", "end", (0, 2)),))
+    return Swapper(spec(), "", 0, 4), [block]
+
+
+def tracing() -> tuple[Any, list[Any]]:
+    low, high = (Latent(Site.parse(s), quiet.TARGET) for s in quiet.SITES[1:])
+    rows = dict(enumerate(tuple(p) for p in quiet.asked()[0][:8]))
+    goals = (Goal(low, tuple(rows)), Goal(high, tuple(rows)))
+    return Tracing(quiet.spec(), "", None, "trained", ("total",), Keep(), 4, 8, False, None), [TraceJob(goals, rows)]
+
+
+def replaying() -> tuple[Any, list[Any]]:
+    rows = tuple(Row(i, str(i), "", "test", True, tuple(p)) for i, p in enumerate(quiet.asked()[0][:6]))
+    shards = [Scan(rows, tuple(map(Site.parse, quiet.SITES)))]
+    return Replaying(quiet.spec(), "", None, "trained", False, 4, 8, None), shards
+
+
+WORKERS = {"scorer": scorer, "attender": attender, "lens": lens, "neurons": neurons, "embedder": embedder,
+           "swapper": swapper, "tracing": tracing, "replaying": replaying}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WORKERS)
@@ -244,6 +281,30 @@ def test_parts_come_in_order_and_sizes_count_rows():
     assert halved == [7, 4, 3]
     assert in_halves(work, range(4), halved := [], each=5) == [[0, 2], [4, 6]]
     assert halved == [20]
+
+
+def test_what_fails_while_it_is_gathered_leaves_nothing_behind():
+    """The second position of a batch does not fit: the first one's values of that try are not kept twice."""
+    site = Site("resid_post", 0)
+    gather = Gather(tiny_model("llama"), [site], ("last_prompt", "all"), "float32")
+
+    def values(picks: Any) -> dict[Site, torch.Tensor]:
+        if len(places) > 1 and any(b - a > 1 for _, a, b in picks):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {site: torch.tensor([[float(slot)] * 32 for slot, a, b in picks for _ in range(a, b)])}
+
+    def work(some: Any) -> list[int]:
+        nonlocal places
+        places = [Where(row, slot, 2, 3) for slot, row in enumerate(some)]
+        gather.take(places, values)
+        return list(some)
+
+    places: list[Where] = []
+    assert run_halving(work, [5, 6, 7], halved := []) == [5, 6, 7]
+    assert halved == [3, 2]
+    assert gather.rows == {"last_prompt": [5, 6, 7], "all": [5, 6, 7]}
+    assert gather.counts["all"] == [3, 3, 3]
+    assert [len(part) for part in gather.parts[site, "last_prompt"]] == [1, 1, 1]
 
 
 def test_a_single_row_is_refused_by_the_outer_and_passed_on_by_the_inner():

@@ -7,6 +7,7 @@ CUDA's own kernels agree.
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import weakref
 from types import SimpleNamespace
@@ -38,7 +39,6 @@ from gnomon.types import Site
 from tests.tiny import tiny_folder, tiny_model, tiny_prompts
 from tests.two_devices import AWAY, Away, send, strict
 
-FAMILIES = ("gpt2", "gemma2")
 VECTOR = np.cos(np.arange(32, dtype=np.float32))
 
 
@@ -69,6 +69,12 @@ def everything(model: Model) -> dict[str, Any]:
     model.forward(prompts, cache=cache)
     found["continued"] = model.forward([[5]] * len(prompts), cache=cache, logits="last").logits  # rows end apart
     return found | downstream(model, prompts)
+
+
+@functools.cache
+def whole(family: str) -> dict[str, Any]:
+    """Everything of the model on one device."""
+    return everything(tiny_model(family))
 
 
 def downstream(model: Model, prompts: list[list[int]]) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def test_blocks_on_disk_give_the_numbers_of_the_whole_model(family):
     assert any(p.device.type == "meta" for p in model.hf.parameters())
     assert model.describe()["blocks_on"] == model.placed
     before = [module.__dict__.get("forward") for module in model.hf.modules()]
-    same(everything(model), everything(tiny_model(family)))
+    same(everything(model), whole(family))
     assert hooks_left(model) == 0
     assert [module.__dict__.get("forward") for module in model.hf.modules()] == before  # accelerate's own are back
     assert model.fingerprint == tiny_model(family).fingerprint
@@ -138,21 +144,24 @@ def elsewhere(family: str, part: slice) -> Model:
     return Model(hf, whole.tokenizer, family)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_blocks_on_another_device_give_the_numbers_of_the_whole_model(family):
-    model = elsewhere(family, slice(2, None))
-    assert [p == AWAY for p in model.body.places] == [False, False, True, True]
+@pytest.mark.parametrize(("family", "part"), [("gpt2", slice(2, None)), ("gemma3", slice(1, 3))])
+def test_blocks_on_another_device_give_the_numbers_of_the_whole_model(family, part):
+    """The last ones, and some between: what goes there comes back."""
+    model = elsewhere(family, part)
+    assert [p == AWAY for p in model.body.places] == [i in range(4)[part] for i in range(4)]
     with strict():
         found = everything(model)
     assert not any(isinstance(x, Away) for x in found.values())
-    same(found, everything(tiny_model(family)))
+    same(found, whole(family))
 
 
-def test_blocks_that_go_there_and_back():
-    model = elsewhere("gemma3", slice(1, 3))
+@pytest.mark.parametrize("family", ["gemma2", "llama"])
+def test_capped_logits_and_a_head_of_its_own_on_another_device(family):
+    model, prompts = elsewhere(family, slice(2, None)), tiny_prompts(tiny_model(family), 3)
+    options: dict[str, Any] = {"logits": "all", "edit": [Patch(Site("z", 3, 1), VECTOR[: model.d_head])]}
     with strict():
-        found = everything(model)
-    same(found, everything(tiny_model("gemma3")))
+        found = model.forward(prompts, **options).logits
+    same({"logits": found[0, :3]}, {"logits": tiny_model(family).forward(prompts, **options).logits[0, :3]})
 
 
 def test_the_other_device_refuses_to_mix():
