@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import report_steps  # noqa: F401 - a report imports no module that only a folder names
 from report_tables import generations, intervene_tables, probe_tables
 
 from gnomon.store import Artifact

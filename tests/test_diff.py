@@ -245,7 +245,10 @@ def test_the_command_says_it_and_its_exit_code_tells(studies):
 
 
 def test_json_is_whole_and_torch_is_not_loaded(studies):
-    code = "import sys, tests.fake_steps; from gnomon.cli import app\ntry: app(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+    code = (
+        "import sys, tests.fake_steps; from gnomon.cli import app\n"
+        "try: app(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+    )
     here = Path(__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-c", code, "diff", str(studies["a"]), str(studies["far"]), "--json"], cwd=here,

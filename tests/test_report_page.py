@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import report_steps  # noqa: F401 - a report imports no module that only a folder names
 from browser import outside_resources
 from report_study import build, step
 from report_tables import HOSTILE
@@ -242,7 +241,7 @@ def test_no_study_is_a_users_mistake(tmp_path):
 
 def test_neither_torch_nor_plotly_is_imported(folder):
     code = (
-        "import sys; from gnomon.report.html import build_report; from gnomon.report.resolve import headlines;"
+        "import sys, report_steps; from gnomon.report.html import build_report; from gnomon.report.resolve import headlines;"
         f"build_report({str(folder)!r}, strict=True); headlines({str(folder)!r});"
         "print([m for m in ('torch', 'transformers', 'plotly.graph_objects') if m in sys.modules])"
     )
