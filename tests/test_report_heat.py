@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import report_heat  # noqa: F401 - a report imports no module that only a folder names
 from browser import need_chromium, outside_resources, visit
 from report_study import step
 from report_tables import HOSTILE

@@ -241,7 +241,8 @@ def test_no_study_is_a_users_mistake(tmp_path):
 
 def test_neither_torch_nor_plotly_is_imported(folder):
     code = (
-        "import sys, report_steps; from gnomon.report.html import build_report; from gnomon.report.resolve import headlines;"
+        "import sys, report_steps; from gnomon.report.html import build_report;"
+        "from gnomon.report.resolve import headlines;"
         f"build_report({str(folder)!r}, strict=True); headlines({str(folder)!r});"
         "print([m for m in ('torch', 'transformers', 'plotly.graph_objects') if m in sys.modules])"
     )
