@@ -131,7 +131,7 @@ class Attender:
             own = [texts[i] for i in at], [prompts[i] for i in at]
             prefix, lines = self._prefix(*own), []
             for condition in part.conditions:
-                for position, rows, weights in self._read(*own, condition, prefix):
+                for position, rows, weights in self._read(*own, condition, prefix, at):
                     for slot, i in ((slot, at[row]) for slot, row in enumerate(rows)):
                         for name, (a, b) in found[i].items():
                             first = {"condition": condition.name, "row": int(part.rows[i]["row"]),
@@ -157,9 +157,9 @@ class Attender:
         return cache
 
     def _read(
-        self, texts: list[list[int]], prompts: list[int], condition: Condition, prefix: Any
+        self, texts: list[list[int]], prompts: list[int], condition: Condition, prefix: Any, at: Sequence[int]
     ) -> list[tuple[str, list[int], list[np.ndarray]]]:
-        """(position, rows that have it, weights `[rows, heads, keys]` of each layer)."""
+        """(position, rows that have it, weights `[rows, heads, keys]` a layer); `at`: their numbers in the shard."""
         from gnomon.models.replay import SharedPrefix
 
         out = []
@@ -173,6 +173,7 @@ class Attender:
                 [texts[i][a:b] for i, a, b in zip(rows, begin, ends, strict=True)], edit=condition.edits,
                 cache=None if prefix is None else SharedPrefix(prefix, rows), patterns=range(self.model.n_layers),
                 pattern_at="last", prompt_lens=[prompts[i] for i in rows],
+                rows=[at[i] for i in rows],
             )  # fmt: skip
             weights = [made.patterns[layer][:, :, 0].float().cpu().numpy() for layer in range(self.model.n_layers)]
             out.append((position, rows, weights))
