@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections import Counter
+from importlib.util import find_spec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch: a process a core, each with one thread
@@ -25,8 +26,11 @@ def smollm2():
     return gnomon.load_model("smollm2-135m", device="cpu", check=False)
 
 
+collect_ignore = [] if find_spec("ray") else ["test_executors_ray.py"]
+"""An extra that need not be there; `make test-ray` installs it."""
+
 LONGEST = (
-    "test_second_family", "test_study", "test_sandbox_hostile", "test_resume", "test_probing",
+    "test_second_family", "test_study", "test_sandbox_hostile", "test_resume", "test_probing", "test_faults_short",
     "test_steps_second_order",
 )  # fmt: skip
 """Files of tests that take longest begin first, so that no process ends with one alone."""

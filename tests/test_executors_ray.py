@@ -17,8 +17,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("ray")
-
 from gnomon.errors import UserError
 from gnomon.executors.ray import Ray
 from gnomon.shards import ShardEvent

@@ -1,4 +1,7 @@
-"""A run killed in the middle of generate goes on where it stopped, and gives the bytes of one that was not."""
+"""A run killed in the middle of generate goes on where it stopped, and gives the bytes of one that was not.
+
+More kills: tests/test_faults_*.py, a few of them in make test.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +66,7 @@ def whole(tmp_path_factory) -> Study:
     return Study(root / "out")
 
 
+@pytest.mark.faults
 def test_a_killed_generation_resumes_to_the_same_bytes(whole, tmp_path):
     content, out = study([{"generate": GENERATE}, {"capture": {"sites": "z.*"}}]), tmp_path / "out"
     partial = out / ".generate.partial"

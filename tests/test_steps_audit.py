@@ -112,7 +112,7 @@ def _study(folder: Path, table: pd.DataFrame, held: list[int], fingerprint: str 
     shard = writer.shard(0)
     shard.activations(Site("resid_post", 1), "last", np.ones((len(held), 3)), np.array(held), None, "float32")
     shard.finish()
-    of = {"generations": {"fingerprint": fingerprint or source.fingerprint}}
+    of = {"generations": {"name": "generate", "kind": "generations", "fingerprint": fingerprint or source.fingerprint}}
     capture = writer.commit({"step": "capture", "inputs": of})
     return Inputs({"generations": [source], "activations": [capture]})
 
