@@ -56,7 +56,7 @@ def planted() -> tuple[list[list[int]], np.ndarray, int, int, np.ndarray]:
     """Prompts that favour A, their logit of A, the tokens A and B (plain ASCII letters), the direction of A - B."""
     model, rng = tiny_model("llama"), np.random.default_rng(0)
     prompts = [[int(t) for t in rng.integers(3, 250, size=n)] for n in rng.integers(4, 9, size=1500)]
-    logits = torch.cat([model.forward([p], logits="last").logits for p in prompts])
+    logits = torch.cat([model.forward(prompts[i : i + 100], logits="last").logits for i in range(0, 1500, 100)])
     letters = [i for i in range(3, model.d_vocab) if (s := model.token_strings([i])[0]).isalpha() and s.isascii()]
     spread = torch.log_softmax(logits, -1)
     a = max(letters, key=lambda i: int((logits.argmax(-1) == i).sum()))

@@ -30,7 +30,7 @@ collect_ignore = [] if find_spec("ray") else ["test_executors_ray.py"]
 """An extra that need not be there; `make test-ray` installs it."""
 
 LONGEST = (
-    "test_second_family", "test_study", "test_sandbox_hostile", "test_resume", "test_probing", "test_faults_short",
+    "test_second_family", "test_study", "test_sandbox_hostile", "test_probing", "test_faults_short",
     "test_steps_second_order",
 )  # fmt: skip
 """Files of tests that take longest begin first, so that no process ends with one alone."""

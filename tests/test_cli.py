@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,7 @@ def test_every_command_has_help():
     assert "No such command" in call("rnu", code=2).output
 
 
+@cache
 def validator() -> jsonschema.Draft202012Validator:
     made = schema()
     jsonschema.Draft202012Validator.check_schema(made)

@@ -23,11 +23,11 @@ from tests.faults_study import cut
 from tests.test_run import BASIC
 
 
-@pytest.mark.parametrize("step", ["generate", "patch_features"])
-def test_killed_at_random_moments_a_study_ends_as_one_that_was_not(tmp_path: Path, step: str):
+@pytest.mark.parametrize(("step", "kills"), [("generate", 2), ("patch_features", 3)])
+def test_killed_at_random_moments_a_study_ends_as_one_that_was_not(tmp_path: Path, step: str, kills: int):
     content, whole, seconds = reference()
     ordeal = prepared(tmp_path / "a", whole, content, step, Tally())
-    random_kills(ordeal, step, seconds[step], random.Random(f"short {step}"), 3)
+    random_kills(ordeal, step, seconds[step], random.Random(f"short {step}"), kills)
     ordeal.finish(whole)
     assert ordeal.tally.total() > 0
     assert ordeal.tally.redone <= ordeal.tally.total()

@@ -9,50 +9,38 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent / "gnomon"
 ROOMS = ("tasks", "models", "interventions", "dictionaries", "executors", "methods")
-COMMANDS = ("cli_plan", "cli_doctor", "cli_audit", "cli_compare", "cli_diff", "cli_pack", "cli_examples", "cli_arrays",
-            "comparison", "diffs", "archive", "packing", "unpacking")  # fmt: skip
+DISK = ("disk", "mounts", "lock", "store", "aside", "writer", "reading", "recorded", "sharded")
+STUDY = ("config", "entries", "overrides", "describe")
+RUN = (
+    "run", "make", "repair", "plan", "planned", "decide", "fingerprints", "lineage", "budget", "criteria", "record",
+    "provenance", "needs", "trial", "calibration", "timing", "doctor", "installed", "machine", "console", "progress",
+)  # fmt: skip
+COMMANDS = (
+    "cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cli_plan", "cli_doctor", "cli_audit",
+    "cli_compare", "cli_diff", "cli_pack", "cli_examples", "cli_arrays", "cleaning", "claims", "comparison", "diffs",
+    "archive", "packing", "unpacking",
+)  # fmt: skip
 
 FLOORS: dict[str, int] = {
     "errors": 0,
     **dict.fromkeys(("types", "sites", "latents", "shards", "cores", "processor"), 1),
     **dict.fromkeys(("stats", "nulls", "registry", "blocks", "text", "strict", "halving"), 1),
-    **dict.fromkeys(("disk", "mounts", "lock", "store", "aside", "writer", "reading", "recorded", "sharded"), 2),
-    "tally": 2,
+    **dict.fromkeys((*DISK, "tally"), 2),
     **dict.fromkeys(ROOMS, 3),
     **dict.fromkeys(("step", "model_spec"), 4),
     **dict.fromkeys(("rows", "causal", "lens", "paths"), 4),  # what several steps share
     "steps": 5,
     "report": 6,
     "exports": 6,  # a study's folders under other tools' file names
-    **dict.fromkeys(("config", "entries", "overrides", "describe"), 6),
-    **dict.fromkeys(
-        (
-            "run",
-            "make",
-            "repair",
-            "plan",
-            "planned",
-            "decide",
-            "fingerprints",
-            "lineage",
-            "budget",
-            "criteria",
-            "record",
-            "provenance",
-        ),
-        7,
-    ),
-    **dict.fromkeys(("needs", "trial", "calibration", "timing", "doctor", "installed"), 7),
-    **dict.fromkeys(("machine", "console", "progress"), 7),
-    **dict.fromkeys(
-        ("cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cleaning", "claims"), 8
-    ),
+    **dict.fromkeys(STUDY, 6),
+    **dict.fromkeys(RUN, 7),
     **dict.fromkeys(COMMANDS, 8),
     "__init__": 9,
 }
@@ -60,56 +48,19 @@ FLOORS: dict[str, int] = {
 
 TOGETHER = (
     ("types", "sites", "latents", "shards"),
-    ("disk", "mounts", "lock", "store", "aside", "writer", "reading", "recorded", "sharded"),
+    DISK,
     ("step", "model_spec", "rows"),
     ("step", "model_spec", "causal", "lens", "paths"),
-    ("config", "entries", "overrides", "describe"),
-    (
-        "run",
-        "make",
-        "repair",
-        "plan",
-        "planned",
-        "decide",
-        "fingerprints",
-        "lineage",
-        "budget",
-        "criteria",
-        "record",
-        "provenance",
-        "needs",
-        "trial",
-        "calibration",
-        "timing",
-        "doctor",
-        "installed",
-        "machine",
-        "console",
-        "progress",
-    ),
-    ("cli", "cli_list", "cli_check", "cli_grade", "cli_dictionary", "cli_show", "cleaning", "claims", *COMMANDS),
+    STUDY,
+    RUN,
+    COMMANDS,
 )
 """Parts of one floor that are one thing in several files; all others of a floor stay apart."""
 
 MAY_LOAD_TORCH = ("models",)
 """Where torch and transformers are imported at module level; everywhere else inside functions."""
 HEAVY = ("torch", "transformers", "peft", "ray", "sae_lens", "datasets")
-WITHOUT_TORCH = (
-    "errors",
-    "types",
-    "sites",
-    "stats",
-    "nulls",
-    "registry",
-    "blocks",
-    "text",
-    "disk",
-    "lock",
-    "mounts",
-    "store",
-    "aside",
-    "writer",
-)
+WITHOUT_TORCH = tuple(name for name, floor in FLOORS.items() if floor <= 2)
 """Floors 0 to 2: no torch anywhere in them."""
 
 
@@ -123,8 +74,13 @@ def part(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
-def imports(path: Path, module: str) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(path: Path, module: str) -> list[tuple[str, bool]]:
     """(imported module, whether at module level), names imported from a package resolved to its modules."""
+    return list(found_imports(path, module))
+
+
+def found_imports(path: Path, module: str) -> Iterator[tuple[str, bool]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     hidden: set[ast.AST] = set()
     inner: set[ast.AST] = set()

@@ -8,7 +8,7 @@ import pytest
 from gnomon.errors import UserError
 from gnomon.methods.mining import clauses, mine, phrases_of
 from gnomon.methods.phrases import curated, parse, unique
-from gnomon.methods.polysemantic import best_cut, clusters, line_distance, polysemantic, silhouette
+from gnomon.methods.polysemantic import best_cut, clusters, line_distance, polysemantic, silhouette, tree_cuts
 from gnomon.methods.sparse_text import (
     agreement_p,
     decompose,
@@ -181,6 +181,20 @@ def test_silhouette_equals_scikit_learns():
     assert 2 <= count <= 4
     assert 0 < largest < 1
     assert value <= 1
+
+
+def test_cuts_of_a_tree_are_scipys():
+    from scipy.cluster.hierarchy import cut_tree, linkage
+    from scipy.spatial.distance import pdist
+
+    rng = np.random.default_rng(3)
+    for n in (2, 3, 4, 9, 40):
+        tree = linkage(pdist(rng.standard_normal((n, 5))), "average")
+        for most in range(1, n):
+            found = tree_cuts(tree, most)
+            assert [len(np.unique(labels)) for labels in found] == list(range(2, most + 1))
+            for labels, theirs in zip(found, cut_tree(tree, range(2, most + 1)).T, strict=True):
+                assert len({*zip(labels, theirs, strict=True)}) == len(np.unique(labels)) == labels.max() + 1
 
 
 def test_the_rule_of_polysemanticity():

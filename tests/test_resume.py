@@ -1,6 +1,6 @@
 """A run killed in the middle of generate goes on where it stopped, and gives the bytes of one that was not.
 
-More kills: tests/test_faults_*.py, a few of them in make test.
+One of the long fault tests; more kills are in tests/test_faults_*.py, a few of them in make test.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from gnomon.store import Study
 from tests.stepping import data_files
 from tests.tiny import tiny_folder
 
+pytestmark = pytest.mark.faults
 RUN = "import sys, json; from gnomon.run import run_study; run_study(json.load(open(sys.argv[1])), sys.argv[2])"
 HERE = Path(__file__).parent
 
@@ -66,7 +67,6 @@ def whole(tmp_path_factory) -> Study:
     return Study(root / "out")
 
 
-@pytest.mark.faults
 def test_a_killed_generation_resumes_to_the_same_bytes(whole, tmp_path):
     content, out = study([{"generate": GENERATE}, {"capture": {"sites": "z.*"}}]), tmp_path / "out"
     partial = out / ".generate.partial"

@@ -18,7 +18,8 @@ FEWER = [
     "neurons.check_rows=4", "neurons.check_neurons=120", "neurons.permutations=199", "pca.control_draws=19",
     "neuron_ablation.model_rows=16", "neuron_ablation.fit_rows=8", "edit.tune_rows=16", "edit.max_rows=40",
     "edit.generate_rows=8", "edit.neutral_texts=4", "edit.unrelated_items=6", "edit.coefficients=[0.5, 1.0]",
-    "layer_ablation.max_rows=16", "text_decomposition.m=8",
+    "layer_ablation.max_rows=16", "text_decomposition.m=8", "text_decomposition.isotropic_draws=40",
+    "text_decomposition.permutations=499",
 ]  # fmt: skip
 """Fewer rows than the example's defaults; no option that names a layer or the family."""
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +20,7 @@ from gnomon.steps.intervene import Intervene
 from gnomon.store import Artifact
 from gnomon.types import Site
 from tests import causal_study
-from tests.stepping import data_files, made
+from tests.stepping import data_files, made, stopped
 from tests.tiny import tiny_model
 
 QUICK = {
@@ -231,30 +226,12 @@ def test_choices_are_scored_by_the_best_choice(tmp_path):
     assert set(outcomes[outcomes["set"] == "test"]["choice"]) == {0, 1}
 
 
-def test_killed_and_resumed_equals_uninterrupted(study, planted, tmp_path):
-    """SIGKILL after the first shards of the sweep; the finished ones are kept and the files come out equal."""
-    script = textwrap.dedent(f"""
-        import os, signal, sys
-        from pathlib import Path
-        from gnomon.causal import worker
-        from tests import causal_study, test_steps_intervene as t
-        real, seen = worker.Scorer.__call__, []
-        def slow(self, job):
-            real(self, job)
-            seen.append(job[0])
-            if len(seen) == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-        worker.Scorer.__call__ = slow
-        t.run(Path({str(tmp_path)!r}))
-    """)
+def test_stopped_and_resumed_equals_uninterrupted(study, planted, tmp_path):
+    """Stopped after the first shards of the sweep; the finished ones are kept and the files come out equal."""
     causal_study.generations(tmp_path)
     causal_study.directions(tmp_path)
-    import torch
-
-    threads = str(torch.get_num_threads())  # with another count sums round differently on some processors
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": threads}
-    died = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    with stopped(Scorer, 2):
+        run(tmp_path)
     partial = tmp_path / ".intervene.partial" / "_done"
     assert sorted(p.stem for p in partial.glob("*.json")) == ["00000", "00001"]
     stamp = (partial / "00000.json").stat().st_mtime_ns

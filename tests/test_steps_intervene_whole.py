@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gnomon.causal.rewrite import Rewriter
 from gnomon.causal.tables import deciding, overall
 from gnomon.errors import UserError
 from gnomon.report.sections import make_section
@@ -22,7 +18,7 @@ from gnomon.steps.intervene import Intervene
 from gnomon.store import Artifact
 from gnomon.types import Direction, Site
 from tests import program_study
-from tests.stepping import data_files, made
+from tests.stepping import data_files, made, stopped
 from tests.test_steps_intervene import one
 
 QUICK = {
@@ -283,30 +279,13 @@ def test_the_section_is_made_whole(planted, blind):
     assert beyond == [True, False]
 
 
-def test_killed_and_resumed_equals_uninterrupted(study, tmp_path):
+def test_stopped_and_resumed_equals_uninterrupted(study, tmp_path):
     options = {"generate_rows": 8, "attention_controls": 1, "coefficients": (0.5,)}
     whole = run(study, "whole", **options)
-    script = textwrap.dedent(f"""
-        import os, signal
-        from pathlib import Path
-        from gnomon.causal import rewrite
-        from tests import test_steps_intervene_whole as t
-        real, seen = rewrite.Rewriter.__call__, []
-        def slow(self, job):
-            real(self, job)
-            seen.append(job[0])
-            if len(seen) == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-        rewrite.Rewriter.__call__ = slow
-        t.run(Path({str(tmp_path)!r}), **{options!r})
-    """)
     program_study.generations(tmp_path)
     program_study.features(tmp_path)
-    import torch
-
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    died = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    with stopped(Rewriter, 2):
+        run(tmp_path, **options)
     partial = tmp_path / ".intervene.partial" / "_done"
     done = sorted(p.stem for p in partial.glob("*.json"))
     stamp = {p: (partial / f"{p}.json").stat().st_mtime_ns for p in done}

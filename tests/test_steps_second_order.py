@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +23,7 @@ from gnomon.store import Artifact
 from gnomon.types import Direction, Site
 from gnomon.writer import Writer
 from tests.causal_study import directions, generations, spec
-from tests.stepping import data_files, made
+from tests.stepping import InTurn, data_files, made, stopped
 from tests.tiny import tiny_model
 
 OPTIONS: dict[str, Any] = {
@@ -234,41 +229,22 @@ def test_neurons_and_layers_come_from_earlier_steps(tmp_path: Path):
 
 
 def test_workers_do_not_matter(tmp_path: Path):
-    from gnomon.executors.local import Local
-
     rows = generations(tmp_path)
     step = SecondOrder(layers=[1], neurons=3, directions=["difference"], max_rows=100, check_rows=0, draws=200)
     one = made(step, tmp_path, spec(), "one", {"generations": [rows]})
-    two = made(step, tmp_path, spec(), "two", {"generations": [rows]}, executor=Local(workers=2))
+    two = made(step, tmp_path, spec(), "two", {"generations": [rows]}, executor=InTurn())
     assert {k: v for k, v in data_files(one).items() if "costs" not in k} == {
         k: v for k, v in data_files(two).items() if "costs" not in k
     }
 
 
 @pytest.mark.parametrize("after", [2, 5])
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, after: int):
-    """SIGKILL among the outputs, and among the scores: finished shards are kept, and the files come out equal."""
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path, after: int):
+    """Stopped among the outputs, and among the scores: finished shards are kept, and the files come out equal."""
     rows = generations(tmp_path)
     whole = made(SecondOrder(**RESUMED), tmp_path, spec(), "whole", {"generations": [rows]})
-    script = textwrap.dedent(f"""
-        import os, signal
-        from pathlib import Path
-        from gnomon.lens import worker
-        from gnomon.store import Artifact
-        from tests import test_steps_second_order as t
-        real, seen = worker.LensWorker.__call__, []
-        def dying(self, job):
-            real(self, job)
-            seen.append(job[0])
-            if len(seen) == {after}:
-                os.kill(os.getpid(), signal.SIGKILL)
-        worker.LensWorker.__call__ = dying
-        folder = Path({str(tmp_path)!r})
-        t.made(t.SecondOrder(**t.RESUMED), folder, t.spec(), "cut", {{"generations": [Artifact(folder / "generate")]}})
-    """)
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    died = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    with stopped(LensWorker, after):
+        made(SecondOrder(**RESUMED), tmp_path, spec(), "cut", {"generations": [rows]})
     seen: list[int] = []
     real = LensWorker.__call__
     with pytest.MonkeyPatch.context() as patch:

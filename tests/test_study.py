@@ -17,8 +17,9 @@ from tests.browser import need_chromium, outside_resources, visit
 
 DEMO = Path(__file__).parent.parent / "examples" / "demo.yaml"
 SMALL = [
-    "generate.n=100", "generate.capture.sites=[resid_post.10, resid_post.20]", "layer_ablation.max_rows=4",
-    "layer_ablation.fit_rows=4", "intervene.max_rows=8", "intervene.tune_rows=4", "intervene.generate_rows=2",
+    "generate.n=80", "generate.capture.sites=[resid_post.10, resid_post.20]", "layer_ablation.max_rows=4",
+    "layer_ablation.fit_rows=4", "layer_ablation.modes=[mean]", "intervene.max_rows=8",
+    "intervene.coefficients=[0.1, 0.4]", "intervene.tune_rows=4", "intervene.generate_rows=2",
     "intervene.neutral_texts=2", "intervene.unrelated_items=2", "intervene.fit_rows=8",
 ]  # fmt: skip
 STEPS = ["generate", "audit", "probe", "layer_ablation", "intervene"]
@@ -36,8 +37,8 @@ def test_every_step_is_made_and_whole(study):
     assert study.names() == STEPS
     assert study.verify() == []
     rows = study["generate"].table("generations")
-    assert len(rows) == 100
-    assert list(rows["row"]) == list(range(100))
+    assert len(rows) == 80
+    assert list(rows["row"]) == list(range(80))
 
 
 def test_activations_are_the_models_own(study, smollm2):

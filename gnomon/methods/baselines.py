@@ -164,11 +164,16 @@ def _lasso(z, y, penalty, rows, binary, steps: int = 300, tol: float = 1e-3) -> 
     share = np.clip(share, 1e-3, 1 - 1e-3) if binary else share
     b = np.log(share / (1 - share)) if binary else share
     v, v_b, t, small = w, b, 1.0, tol * (1.0 if binary else max(float(y.std()), 1e-300))
+    threshold, target, across = penalty / lipschitz, y[:, None], np.ascontiguousarray(z.T)
     for _ in range(steps):
-        f = z @ v + v_b
-        error = ((expit(f) if binary else f) - y[:, None]) * rows
-        new = v - z.T @ error / lipschitz
-        new = np.sign(new) * np.maximum(np.abs(new) - penalty / lipschitz, 0)
+        error = z @ v
+        error += v_b
+        if binary:
+            expit(error, out=error)
+        error -= target
+        error *= rows
+        new = v - across @ error / lipschitz
+        new -= np.clip(new, -threshold, threshold)
         new_b = v_b - error.sum(axis=0) / lipschitz
         moved = max(np.abs(new - w).max(initial=0.0), np.abs(new_b - b).max())
         t_new = (1 + np.sqrt(1 + 4 * t * t)) / 2

@@ -14,11 +14,18 @@ from gnomon.report.formats import is_missing
 from gnomon.store import Artifact
 
 _READ: WeakKeyDictionary[Artifact, dict[tuple[str, ...], pd.DataFrame]] = WeakKeyDictionary()
+_COLUMNS: WeakKeyDictionary[Artifact, dict[str, list[str]]] = WeakKeyDictionary()
 
 
 def columns(artifact: Artifact, table: str) -> list[str]:
-    """Column names of a table, from the header of its first file alone; an unknown table is a UserError."""
-    return list(artifact.schema(table).names)
+    """Column names of a table, from the header of its first file alone; an unknown table is a UserError.
+
+    Read once for each open artifact: a report asks for them at every number.
+    """
+    names = _COLUMNS.setdefault(artifact, {})
+    if table not in names:
+        names[table] = list(artifact.schema(table).names)
+    return names[table]
 
 
 def read(artifact: Artifact, table: str, names: Iterable[str] | None = None) -> pd.DataFrame:
