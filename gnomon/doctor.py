@@ -43,7 +43,7 @@ Findings = Iterator[Finding]
 
 
 def examine(folder: Path, quick: bool = False) -> list[Finding]:
-    """Try everything (within ten seconds; nothing is fetched): `folder` is where studies will lie.
+    """Try everything (some ten seconds, most of it imports; nothing is fetched): `folder` is where studies will lie.
 
     quick: no model is loaded, nothing is written beyond a byte, and no sandbox is started.
     """

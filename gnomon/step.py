@@ -36,6 +36,8 @@ KINDS = (
     "confidence", "calibration", "emergence", "surface", "self_other", "swap", "comparison",
     "risk", "causal_features", "pathways", "replay", "tokens", "integrated",
 )  # fmt: skip
+LOGITS = ("top_ids", "top_logits")
+"""Columns of generations that hold kilobytes a row: read where they are asked for."""
 
 
 @dataclass
@@ -69,6 +71,12 @@ class Planning:
     """Fingerprints of the models that those steps ran, by the same keys; "" where they ran none."""
 
 
+def rows_of(generation: Artifact, logits: bool = False) -> pd.DataFrame:
+    """The generations table of a step, ordered by row; `logits`: with `top_ids` and `top_logits` too."""
+    names = [name for name in generation.schema("generations").names if logits or name not in LOGITS]
+    return generation.table("generations", names).sort_values("row").reset_index(drop=True)
+
+
 class Inputs:
     """The folders a step reads: by kind (`inputs["generations"]`), or by an option's name (`inputs.named(...)`)."""
 
@@ -94,9 +102,12 @@ class Inputs:
             raise UserError(f"no step named {name!r} among the inputs", f"named: {', '.join(self._named) or 'none'}")
         return self._named[name]
 
-    def generations(self) -> pd.DataFrame:
-        """The generations table, ordered by row, row as a column (axis 0 of every array made from it)."""
-        return self["generations"].table("generations").sort_values("row").reset_index(drop=True)
+    def generations(self, logits: bool = False) -> pd.DataFrame:
+        """The generations table, ordered by row, row as a column (axis 0 of every array made from it).
+
+        logits: with the columns `top_ids` and `top_logits` too, which hold kilobytes a row.
+        """
+        return rows_of(self["generations"], logits)
 
     def sites(self) -> list[tuple[Site, str]]:
         """(site, position) pairs of the generation and all of its captures, in order."""

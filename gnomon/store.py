@@ -106,7 +106,9 @@ class Artifact:
             raise unknown(f"table of step {self.name}", name, self.tables())
         parts = [read_table(path, columns, self.path) for path in paths]
         try:
-            return pa.concat_tables(parts, promote_options="default").to_pandas()
+            whole = pa.concat_tables(parts, promote_options="default")
+            parts.clear()  # so that each column is freed once it is converted
+            return whole.to_pandas(self_destruct=True, split_blocks=True)
         except (pa.ArrowException, ValueError) as error:
             raise UserError(f"the shards of {self.path / name} do not fit together ({error})", "one set of columns",
                             "gnomon show --verify names bad files") from None  # fmt: skip

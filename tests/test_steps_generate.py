@@ -24,7 +24,7 @@ from gnomon.rows.counts import share
 from gnomon.rows.plan import environment_seed
 from gnomon.rows.positions import token_before
 from gnomon.rows.table import messages_of
-from gnomon.step import ModelSpec, Planning
+from gnomon.step import Inputs, ModelSpec, Planning
 from gnomon.steps.generate import SCHEMA, Generate
 from gnomon.types import Example
 from tests.own_tasks import Letters, Pick
@@ -82,6 +82,15 @@ def test_the_table_is_the_plan_in_the_declared_columns(captured):
         assert len(line["top_ids"]) == len(line["logprobs"])
         assert json.loads(line["baselines"])["words"] == example.meta["words"]
         assert json.loads(line["baselines"])["prompt_tokens"] == line["prompt_len"]
+
+
+def test_steps_read_logits_where_they_ask_for_them(captured):
+    inputs = Inputs({"generations": [captured["llama"]]})
+    whole, rest = inputs.generations(logits=True), inputs.generations()
+    assert set(whole) - set(rest) == {"top_ids", "top_logits"}
+    assert list(whole["row"]) == list(rest["row"]) == sorted(rest["row"])
+    assert set(whole) == set(SCHEMA.names)
+    assert all(map(len, whole["top_logits"]))
 
 
 def test_a_chat_prompts_messages_are_kept_and_a_texts_are_not():

@@ -50,7 +50,7 @@ class FeatureRun:
         self.sources = sources(step.dictionary, inputs)
         self._check_sites()
         held = np.logical_and.reduce([np.isin(self.table["row"], self._view(s.site).rows) for s in self.sources])
-        self.known = self.table.loc[held].reset_index(drop=True)
+        self.known = self.table if held.all() else self.table.loc[held].reset_index(drop=True)
         """Rows that have activations at every site, labelled or not: what `predictions` speaks of."""
         self.rows = self.known["row"].to_numpy(dtype=np.int64)
         self.of = self._problem()

@@ -30,7 +30,7 @@ from gnomon.rows.compared import PROBABILITIES, Couples, Side, captured, couples
 from gnomon.rows.options import OptionalTexts
 from gnomon.rows.signals import stated
 from gnomon.sites import RAGGED
-from gnomon.step import Context, Inputs, Planning, Step
+from gnomon.step import Context, Inputs, Planning, Step, rows_of
 from gnomon.store import Artifact
 from gnomon.types import SPLITS
 from gnomon.writer import Writer
@@ -159,7 +159,7 @@ class Compare(Step):
     def run(self, inputs: Inputs, out: Writer, ctx: Context) -> None:
         a, b = (side_of(s, name, inputs, [two["ab".index(s)] for two in self.confidence])
                 for s, name in (("a", self.a), ("b", self.b)))  # fmt: skip
-        tables = [s.generation.table("generations") for s in (a, b)]
+        tables = [rows_of(s.generation) for s in (a, b)]
         found = paired(tables[0], tables[1], names(a, b), self.allow_missing)
         for count in found.counts:
             if count["n"] and count["what"].startswith(("missing", "asked", "in another split")):

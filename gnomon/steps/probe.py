@@ -25,7 +25,7 @@ from gnomon.methods.linear import PENALTIES
 from gnomon.methods.probe_tables import FOLDS, NULL, SCORES, SWEEP, TOKENS, facts
 from gnomon.sites import POSITIONS, RAGGED
 from gnomon.stats import thin_notes
-from gnomon.step import Context, Inputs, Planning, Step, expand_positions
+from gnomon.step import Context, Inputs, Planning, Step, expand_positions, rows_of
 from gnomon.store import Artifact
 from gnomon.types import SPLITS, Direction, Site
 from gnomon.writer import Writer
@@ -210,7 +210,7 @@ class Probe(Step):
         from gnomon.methods.transfer import transfer
 
         other = inputs.named(name)
-        rows = other.table("generations").sort_values("row").reset_index(drop=True)
+        rows = rows_of(other)
         seen = set(table.loc[table["split"].isin(["fit", "tune"]), "prompt_hash"])
         parts, left = [], 0
         for fitted in found.fitted:
