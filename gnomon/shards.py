@@ -34,6 +34,13 @@ class ShardEvent:
 Watch = Callable[[ShardEvent], None]
 
 
+def label(shard: Any) -> str:
+    """A shard in words: its number where it has one."""
+    if isinstance(shard, tuple) and shard and isinstance(shard[0], int):
+        return f"shard {shard[0]}"
+    return f"shard {shard!r:.80}"
+
+
 class Executor(Protocol):
     """Runs workers over shards, in any order and place. `prepare` once before work, `close` however it ends.
 

@@ -223,6 +223,22 @@ def test_an_unfinished_run_says_so(tmp_path):
     assert "Steps without results: later." in text
 
 
+def test_where_each_step_was_computed_is_told(tmp_path):
+    folder = build(tmp_path)
+    name = Study(folder).names()[0]
+    path = folder / name / "meta.json"
+    more = {"device": "cpu", "workers": 2, "threads": 1, "hosts": {"node-a": 3, "node-b": 1}, "tries": [{}, {}, {}]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    run = json.loads((folder / "run.json").read_text())
+    run |= {"source": {"commit": "0a1b2c", "sha256": ""}, "model": {"name": "tiny", "max_memory": []}}
+    (folder / "run.json").write_text(json.dumps(run))
+    page = body(build_report(folder))
+    assert "cpu, 2 workers x 1 thread, on node-a, node-b, begun 3 times" in Outline(page).text
+    assert "<dt>commit</dt><dd>0a1b2c</dd>" in page
+    assert "<dt>sha256</dt>" not in page
+    assert "max_memory" not in page
+
+
 def test_a_folder_without_run_json_still_has_a_report(tmp_path):
     folder = build(tmp_path)
     (folder / "run.json").unlink()

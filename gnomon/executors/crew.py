@@ -22,7 +22,7 @@ from typing import Any
 from gnomon.cores import physical_cores
 from gnomon.errors import UserError
 from gnomon.executors import crew_process as told
-from gnomon.shards import ShardEvent, Watch, Worker
+from gnomon.shards import ShardEvent, Watch, Worker, label
 
 SURROUNDINGS = ("OMP_", "MKL_", "KMP_", "CUDA", "CUBLAS", "PYTORCH_", "TORCH_", "HF_", "GNOMON_")
 """Environment variables that a process reads when it starts: where one differs, processes are started anew."""
@@ -220,10 +220,3 @@ def _death(member: Member, shard: Any) -> str:
     code = member.process.exitcode
     how = f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with code {code}"
     return f"worker {member.number} (pid {member.process.pid}) {how} on {label(shard)}"
-
-
-def label(shard: Any) -> str:
-    """A shard in words: its number where it has one."""
-    if isinstance(shard, tuple) and shard and isinstance(shard[0], int):
-        return f"shard {shard[0]}"
-    return f"shard {shard!r:.80}"

@@ -19,7 +19,7 @@ from typing import Any
 
 from gnomon.errors import UserError
 from gnomon.executors.ray_actor import Seat, model_of
-from gnomon.shards import ShardEvent, Watch, Worker
+from gnomon.shards import ShardEvent, Watch, Worker, label
 
 log = logging.getLogger("gnomon.ray")
 
@@ -230,9 +230,3 @@ def cause(error: Exception) -> str:
     return (
         f"died ({next((line.strip() for line in reversed(text.splitlines()) if line.strip()), type(error).__name__)})"
     )
-
-
-def label(shard: Any) -> str:
-    """A shard in words: its number where it has one."""
-    whole = isinstance(shard, tuple) and shard and isinstance(shard[0], int)
-    return f"shard {shard[0]}" if whole else f"shard {shard!r:.80}"

@@ -232,6 +232,7 @@ def provenance(study: Study) -> dict[str, Any]:
             "seconds": seconds(times[a.name]),
             "share": round(100 * float(times[a.name] or 0) / longest, 1) if longest else 0,
             "memory": size(a.meta.get("peak_memory_bytes")),
+            "where": _where(a.meta),
             "kept": kept.get(a.name, False),
         }
         for a in study
@@ -256,13 +257,29 @@ def provenance(study: Study) -> dict[str, Any]:
     }
 
 
-GROUPS = (("Model", "model"), ("Versions", "versions"), ("Machine", "machine"), ("Environment", "environment"))
+def _where(meta: Mapping[str, Any]) -> str:
+    """Where a step was computed: cpu, 2 workers x 1 thread, begun 3 times; hosts where there were several."""
+    workers, threads, tries, hosts = (meta.get(key) for key in ("workers", "threads", "tries", "hosts"))
+    parts = [str(meta.get("device") or "")]
+    if isinstance(workers, int) and isinstance(threads, int):
+        parts.append(f"{workers} worker{'s' * (workers != 1)} x {threads} thread{'s' * (threads != 1)}")
+    if isinstance(hosts, Mapping) and len(hosts) > 1:
+        parts.append(f"on {', '.join(map(str, hosts))}")
+    if isinstance(tries, list) and len(tries) > 1:
+        parts.append(f"begun {len(tries)} times")
+    return ", ".join(part for part in parts if part)
+
+
+GROUPS = (
+    ("Model", "model"), ("Versions", "versions"), ("Machine", "machine"), ("Environment", "environment"),
+    ("Source", "source"),
+)  # fmt: skip
 
 
 def _pairs(value: Any) -> list[tuple[str, str]]:
     if not isinstance(value, Mapping):
         return [("name", str(value))] if value else []
-    return [(str(k), _said(str(k), v)) for k, v in value.items() if v is not None]
+    return [(str(k), _said(str(k), v)) for k, v in value.items() if v not in (None, "", [], {})]
 
 
 def _said(key: str, value: Any) -> str:
