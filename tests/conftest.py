@@ -45,9 +45,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What the long fault tests did to studies, in all."""
     kills, signals, redone = Counter[str](), Counter[str](), 0
-    for report in terminalreporter.stats.get("passed", []):
+    for report in terminalreporter.getreports(""):  # a test's record is complete when it is torn down
         for name, value in report.user_properties:
-            if name == "faults":
+            if name == "faults" and report.when == "teardown":
                 record = json.loads(value)
                 kills.update(record["kills"])
                 signals.update(record["signals"])
