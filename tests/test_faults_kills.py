@@ -23,7 +23,7 @@ from tests.faults_life import ROOT, SIGNALS, Life, Ordeal, Tally, prepared, rand
 from tests.faults_study import STEPS, cut
 
 pytestmark = pytest.mark.faults
-EACH = {"generate": 20, "capture": 20, "train_dictionary": 10, "features": 20, "patch_features": 20}
+EACH = {"generate": 16, "capture": 16, "train_dictionary": 8, "features": 14, "patch_features": 14}
 """Random kills of a test; each step has two."""
 
 
