@@ -108,7 +108,7 @@ class Artifact:
         try:
             whole = pa.concat_tables(parts, promote_options="default")
             parts.clear()  # so that each column is freed once it is converted
-            return whole.to_pandas(self_destruct=True, split_blocks=True)
+            return whole.to_pandas(self_destruct=True)
         except (pa.ArrowException, ValueError) as error:
             raise UserError(f"the shards of {self.path / name} do not fit together ({error})", "one set of columns",
                             "gnomon show --verify names bad files") from None  # fmt: skip
