@@ -73,6 +73,18 @@ def test_what_was_written_is_what_is_read(tmp_path: Path):
     assert dense.at([4, 1])[:, 0].tolist() == [4, 1]
 
 
+def test_a_table_that_was_read_can_be_changed(tmp_path: Path):
+    writer = Writer(tmp_path, "step", F)
+    writer.table("mixed", pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0], "c": [1, 2], "d": ["x", "y"]}))
+    writer.table("alone", pd.DataFrame({"a": [1.0, 2.0]}))
+    step = writer.commit({"step": "step"})
+    for name in ("mixed", "alone"):
+        rows = step.table(name)
+        rows.loc[0, "a"] = 7.0
+        assert rows["a"].tolist() == [7.0, 2.0]
+        assert step.table(name)["a"].tolist() == [1.0, 2.0]
+
+
 def test_a_folder_of_shards_reads_with_pandas_though_its_first_is_all_null(tmp_path: Path):
     artifact = committed(tmp_path)
     table = pd.read_parquet(artifact.path / "generations")
