@@ -192,6 +192,7 @@ def show(
     from gnomon.repair import problems
 
     found = problems(path) if verify else []
+    facts: dict[str, Any]
     try:
         facts = describe(path)
     except UserError as error:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,7 +202,7 @@ class Ray(BaseModel):
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         records = logging.getLogRecordFactory()
         try:
-            import ray
+            ray: Any = import_module("ray")
         except ImportError as error:
             raise UserError(f"executor ray needs the package ray ({error})", "", "pip install 'gnomon[ray]'") from None
         logging.setLogRecordFactory(records)  # Ray's own adds a field of its own to every line of run.log

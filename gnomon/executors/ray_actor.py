@@ -8,6 +8,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from gnomon.errors import UserError
@@ -28,8 +29,7 @@ class Seat:
 
     def facts(self) -> dict[str, Any]:
         """Where it sits: node, host, pid."""
-        import ray
-
+        ray: Any = import_module("ray")
         return {"node": ray.get_runtime_context().get_node_id(), "host": socket.gethostname(), "pid": os.getpid()}
 
     def work(self, number: int, payload: bytes, shard: bytes) -> bytes:

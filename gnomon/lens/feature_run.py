@@ -50,7 +50,7 @@ class FeatureRun:
         self.sources = sources(step.dictionary, inputs)
         self._check_sites()
         held = np.logical_and.reduce([np.isin(self.table["row"], self._view(s.site).rows) for s in self.sources])
-        self.known = self.table if held.all() else self.table.loc[held].reset_index(drop=True)
+        self.known: pd.DataFrame = self.table if held.all() else self.table.loc[held].reset_index(drop=True)
         """Rows that have activations at every site, labelled or not: what `predictions` speaks of."""
         self.rows = self.known["row"].to_numpy(dtype=np.int64)
         self.of = self._problem()
@@ -243,7 +243,7 @@ class FeatureRun:
         step, of = self.step, self.of
         used = self.table.loc[self.table["split"].isin(SPLITS)]
         labels = int(used["label"].notna().sum())
-        read = int((self.known["label"].notna() & self.known["split"].isin(SPLITS)).sum())
+        read = int(np.sum(self.known["label"].notna() & self.known["split"].isin(SPLITS)))
         kept, dropped = baselines_at(of, step.baselines, step.position)
         rows: list[tuple[str, float, str]] = [
             ("rows", len(of.y), ""), ("groups", len(np.unique(of.groups)), ""), ("share", float(of.y.mean()), ""),

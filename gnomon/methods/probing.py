@@ -87,7 +87,7 @@ def problem(table: pd.DataFrame, target: str = "correct", generation: str = "") 
         numeric = [c for c in table if pd.api.types.is_numeric_dtype(table[c]) or pd.api.types.is_bool_dtype(table[c])]
         raise unknown("target", target, ["correct", *map(str, numeric)])
     known = table[column].notna() & table["split"].isin(["fit", "tune", "test"])
-    kept = table if known.all() else table.loc[known, :]
+    kept = table if bool(known.all()) else table.loc[known, :]
     try:
         y = np.asarray(kept[column].tolist(), dtype=np.float64)
     except (TypeError, ValueError):
