@@ -192,9 +192,8 @@ def show(
     from gnomon.repair import problems
 
     found = problems(path) if verify else []
-    facts: dict[str, Any]
     try:
-        facts = describe(path)
+        facts: dict[str, Any] = describe(path)
     except UserError as error:
         if not found:
             raise

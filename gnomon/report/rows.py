@@ -25,7 +25,7 @@ def columns(artifact: Artifact, table: str) -> list[str]:
     names = _COLUMNS.setdefault(artifact, {})
     if table not in names:
         names[table] = list(artifact.schema(table).names)
-    return names[table]
+    return list(names[table])
 
 
 def read(artifact: Artifact, table: str, names: Iterable[str] | None = None) -> pd.DataFrame:
